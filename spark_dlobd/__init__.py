@@ -1,0 +1,1 @@
+"""Keras models trained and applied inside Spark ML Pipelines."""
