@@ -1,0 +1,69 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format format-check types unit spark cluster clean machine machine-build
+
+# The first interpreter the package supports; PYTHON=... chooses another.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
+	if $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))' 2>/dev/null; \
+	then echo $$p; exit; fi; done; echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PIP_HINT := echo "missing: pip could not install the packages. It needs PyPI or a mirror of it: \
+	set PIP_INDEX_URL and run make again." >&2
+PYTEST_ARGS ?=
+
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+demo: $(VENV)/.stamp-demo ## Install from PyPI and train a model inside a Spark ML Pipeline
+	@$(BIN)/python examples/quickstart.py
+
+test: $(VENV)/.stamp-horovod format-check lint types ## Format, lint, types and all tests, Horovod included
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.stamp-dev ## Lint with ruff
+	$(BIN)/ruff check .
+
+format: $(VENV)/.stamp-dev ## Format the code in place
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix-only .
+
+format-check: $(VENV)/.stamp-dev
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.stamp-dev ## Check the types with mypy
+	$(BIN)/mypy
+
+unit: $(VENV)/.stamp-dev ## Only the tests that start no Spark
+	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
+
+clean: ## Remove the environment and every output of this checkout
+	rm -rf $(VENV) build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf spark-warehouse metastore_db derby.log mlruns mlartifacts mlflow.db
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+machine:
+	@$(PYTHON) scripts/check_machine.py
+
+machine-build:
+	@$(PYTHON) scripts/check_machine.py --build
+
+# One pip call each: the packages only fit together when they are resolved together.
+$(VENV)/.stamp-demo: pyproject.toml | machine
+	@echo "Installing into $(VENV): some minutes the first time"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install -q -e '.[cpu]' || { $(PIP_HINT); exit 1; }
+	@touch $@
+
+$(VENV)/.stamp-dev: pyproject.toml | machine
+	@echo "Installing with the development tools into $(VENV): some minutes the first time"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install -q -e '.[cpu,horovod-build,dev]' || { $(PIP_HINT); exit 1; }
+	@touch $@ $(VENV)/.stamp-demo
+
+$(VENV)/.stamp-horovod: $(VENV)/.stamp-dev scripts/build_horovod_wheel.py | machine-build
+	@$(BIN)/python scripts/build_horovod_wheel.py
+	@touch $@
