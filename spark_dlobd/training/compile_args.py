@@ -1,0 +1,175 @@
+"""The arguments of `keras.Model.compile` as JSON-able data, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from spark_dlobd.errors import ConfigurationError, ModelError
+from spark_dlobd.training.custom_objects import registered
+
+
+def compile_config(
+    model: Any,
+    loss: Any = None,
+    optimizer: Any = None,
+    metrics: Any = None,
+    learning_rate: float | None = None,
+) -> dict[str, Any]:
+    """Runs on the driver. Resolve what the model is compiled with.
+
+    Starts from the model's own ``compile`` and lets the given arguments override
+    it, so ``steps_per_execution``, ``jit_compile``, ``weighted_metrics`` and the
+    like are kept.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Compiled or not.
+    loss, optimizer : str, dict, Keras object or None
+        Name, serialized config or instance. The optimizer of an uncompiled
+        model defaults to ``"adam"``.
+    metrics : list or None
+        Names, serialized configs or instances; replaces the model's metrics.
+    learning_rate : float or None
+        Replaces the optimizer's learning rate, also a schedule.
+
+    Returns
+    -------
+    dict
+        JSON-able; `compile_model` takes it.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no loss, or a name is not known to Keras.
+    ModelError
+        If the model's class overrides ``compile`` in a way that cannot be repeated.
+    """
+    import keras
+
+    _check_repeatable(model)
+    config: dict[str, Any] = dict(model.get_compile_config() or {})
+    if config and getattr(model, "optimizer", None) is not None and "optimizer" in config:
+        # The instance knows a learning rate that was assigned after compile().
+        config["optimizer"] = model.optimizer
+    if optimizer is not None or "optimizer" not in config:
+        config["optimizer"] = "adam" if optimizer is None else optimizer
+    if loss is not None:
+        config["loss"] = loss
+    if metrics is not None:
+        config["metrics"] = list(metrics) if isinstance(metrics, (list, tuple)) else metrics
+    if config.get("loss") is None and not _computes_own_loss(model):
+        raise ConfigurationError(
+            "loss must be given because the model was not compiled with one. Pass "
+            "loss='sparse_categorical_crossentropy' (or another Keras loss), or call "
+            "model.compile(loss=...) first."
+        )
+    _check_names(config)
+    config["optimizer"] = _optimizer_config(config["optimizer"], learning_rate)
+    return _as_json({key: keras.saving.serialize_keras_object(v) for key, v in config.items()})
+
+
+def compile_model(
+    model: Any, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+) -> None:
+    """Runs on each worker. Compile `model` with what `compile_config` returned.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Compiled in place; the optimizer starts without state.
+    config : mapping
+        From `compile_config`.
+    custom_objects : mapping, optional
+        Registered name -> class or function.
+    """
+    with registered(custom_objects):
+        model.compile_from_config(json.loads(json.dumps(dict(config))))
+
+
+def _check_repeatable(model: Any) -> None:
+    import keras
+
+    kind = type(model)
+    if kind.compile is not keras.Model.compile and (
+        kind.compile_from_config is keras.Model.compile_from_config
+    ):
+        raise ModelError(
+            f"{kind.__name__} overrides compile() but not compile_from_config(), so a worker "
+            "cannot repeat it. Override get_compile_config() and compile_from_config(config) "
+            "as well, or move the extra arguments to __init__."
+        )
+
+
+def _computes_own_loss(model: Any) -> bool:
+    import keras
+
+    kind = type(model)
+    return (
+        kind.compute_loss is not keras.Model.compute_loss
+        or kind.train_step is not keras.Model.train_step
+    )
+
+
+def _check_names(config: dict[str, Any]) -> None:
+    import keras
+
+    known: dict[str, Any] = {
+        "loss": keras.losses.get,
+        "optimizer": keras.optimizers.get,
+        "metrics": keras.metrics.get,
+        "weighted_metrics": keras.metrics.get,
+    }
+    shortcuts = {"accuracy", "acc", "crossentropy", "ce"}
+    for argument, getter in known.items():
+        value = config.get(argument)
+        for name in value if isinstance(value, list) else [value]:
+            if not isinstance(name, str) or name in keras.saving.get_custom_objects():
+                continue
+            if argument.endswith("metrics") and name in shortcuts:
+                continue
+            try:
+                getter(name)
+            except ValueError as error:
+                raise ConfigurationError(
+                    f"{argument} must name something Keras knows or that is registered with "
+                    f"@keras.saving.register_keras_serializable(). Got {name!r}."
+                ) from error
+
+
+def _optimizer_config(optimizer: Any, learning_rate: float | None) -> Any:
+    import keras
+
+    if isinstance(optimizer, str) and optimizer not in keras.saving.get_custom_objects():
+        optimizer = keras.optimizers.get(optimizer)
+    config = keras.saving.serialize_keras_object(optimizer)
+    if learning_rate is None:
+        return config
+    if not isinstance(config, dict):
+        raise ConfigurationError(
+            f"learningRate cannot be applied to the optimizer {optimizer!r}. Pass an optimizer "
+            "instance or its config."
+        )
+    _set_learning_rate(config, learning_rate)
+    return config
+
+
+def _set_learning_rate(config: dict[str, Any], learning_rate: float) -> None:
+    inner = config["config"].get("inner_optimizer")
+    if isinstance(inner, dict):
+        _set_learning_rate(inner, learning_rate)
+    else:
+        config["config"]["learning_rate"] = learning_rate
+
+
+def _as_json(config: dict[str, Any]) -> dict[str, Any]:
+    try:
+        result: dict[str, Any] = json.loads(json.dumps(config))
+    except TypeError as error:
+        raise ConfigurationError(
+            f"The compile arguments cannot be written as JSON: {error}. get_config() of custom "
+            "losses, metrics and optimizers must return numbers, strings, lists and dicts."
+        ) from error
+    return result

@@ -1,0 +1,234 @@
+"""Keras models as bytes, and what can be read off them.
+
+Keras is imported inside the functions: importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spark_dlobd.errors import ModelError
+from spark_dlobd.training.compile_args import compile_config, compile_model
+from spark_dlobd.training.custom_objects import (
+    LAMBDA_REFUSED,
+    CustomObjects,
+    referenced_objects,
+    registered,
+)
+from spark_dlobd.training.output import output_spec
+
+__all__ = [
+    "CustomObjects",
+    "archive_to_model",
+    "check_model",
+    "compile_config",
+    "compile_model",
+    "custom_objects_of",
+    "input_dtype",
+    "input_shape",
+    "model_to_archive",
+    "output_spec",
+    "weights_hash",
+]
+
+
+def check_model(model: Any) -> None:
+    """Runs on the driver. Raise `ModelError` unless workers can rebuild `model`."""
+    import keras
+
+    _check_keras_backend()
+    if not isinstance(model, keras.Model):
+        raise ModelError(
+            f"model must be a keras.Model of Keras {keras.__version__}. "
+            f"Got {type(model).__module__}.{type(model).__qualname__}."
+        )
+    unbuilt = [layer.name for layer in (model, *model.layers) if not layer.built]
+    if unbuilt:
+        raise ModelError(
+            f"Model {model.name!r} is not built: {', '.join(unbuilt)} has no weights yet. Start it "
+            "with keras.Input(shape=...), or call it once on a batch of data before passing it."
+        )
+    for kind in ("inputs", "outputs"):
+        tensors = getattr(model, kind, None)
+        if isinstance(tensors, (list, tuple)) and len(tensors) > 1:
+            raise ModelError(
+                f"Model {model.name!r} has {len(tensors)} {kind}; models with more than one "
+                "input or output are not supported yet. Concatenate them into one tensor."
+            )
+
+
+def model_to_archive(model: Any) -> bytes:
+    """Architecture and weights of a model as the bytes of a ``.keras`` file.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A built model with one input and one output. Optimizer state is left out.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be rebuilt from its file.
+    """
+    check_model(model)
+    import keras
+
+    referenced_objects([_config_of(model)])
+    archive = _saved(model)
+    if not model.compiled:
+        return archive
+    with keras.device("cpu"):
+        return _saved(archive_to_model(archive))
+
+
+def archive_to_model(
+    archive: bytes,
+    custom_objects: Mapping[str, Any] | None = None,
+    compile: bool = False,
+) -> Any:
+    """Rebuild a model from the bytes of a ``.keras`` file, in Keras's safe mode.
+
+    Parameters
+    ----------
+    archive : bytes
+        From `model_to_archive`.
+    custom_objects : mapping, optional
+        Registered name -> class or function.
+    compile : bool, default False
+        Whether to compile with what the file says.
+
+    Raises
+    ------
+    ModelError
+        If the file is damaged, holds Python code, or names unknown custom objects.
+    """
+    _check_keras_backend()
+    import keras
+
+    with tempfile.TemporaryDirectory(prefix="spark-dlobd-") as directory:
+        path = Path(directory, "model.keras")
+        path.write_bytes(archive)
+        try:
+            with registered(custom_objects):
+                return keras.saving.load_model(path, compile=compile, safe_mode=True)
+        except Exception as error:
+            raise ModelError(_explain(error)) from error
+
+
+def custom_objects_of(model: Any, compile_config: Mapping[str, Any] | None = None) -> CustomObjects:
+    """Runs on the driver. Registered objects a worker needs to rebuild `model`.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The model.
+    compile_config : mapping, optional
+        What `compile_config` returned.
+
+    Returns
+    -------
+    CustomObjects
+        A dict of registered name -> class or function that pickles code by value.
+
+    Raises
+    ------
+    ModelError
+        If an object that is not Keras's own is not registered.
+    """
+    return referenced_objects([_config_of(model), dict(compile_config or {})])
+
+
+def input_shape(model: Any) -> tuple[int, ...]:
+    """Shape of one row of the model's input, without the batch axis.
+
+    Raises
+    ------
+    ModelError
+        If an axis has no fixed length.
+    """
+    shape = tuple(_batch_shape(model)[1:])
+    if any(extent is None for extent in shape):
+        raise ModelError(
+            f"Model {model.name!r} takes rows of shape {shape}; every axis needs a fixed length. "
+            "Give it in keras.Input(shape=...)."
+        )
+    return tuple(int(extent) for extent in shape)
+
+
+def input_dtype(model: Any) -> str:
+    """Numpy dtype of the model's input, e.g. ``"float32"``."""
+    tensors = getattr(model, "inputs", None)
+    dtype = tensors[0].dtype if tensors else model.input_dtype
+    return str(dtype)
+
+
+def weights_hash(model: Any) -> str:
+    """SHA-256 over shape, dtype and values of ``model.weights``, in that order."""
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for value in model.get_weights():
+        array = np.ascontiguousarray(value)
+        digest.update(f"{array.dtype.name}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _check_keras_backend() -> None:
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise ModelError(
+            f"Keras runs on the {keras.backend.backend()!r} backend; 'tensorflow' is needed. Set "
+            "the environment variable KERAS_BACKEND=tensorflow before keras is imported."
+        )
+
+
+def _config_of(model: Any) -> Any:
+    import keras
+
+    try:
+        config = keras.saving.serialize_keras_object(model)
+    except NotImplementedError as error:
+        raise ModelError(
+            f"{type(model).__name__} cannot be written as a config: {error} Define get_config() "
+            "and decorate the class with @keras.saving.register_keras_serializable()."
+        ) from error
+    return {key: value for key, value in config.items() if key != "compile_config"}
+
+
+def _saved(model: Any) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="spark-dlobd-") as directory:
+        path = Path(directory, "model.keras")
+        model.save(path)
+        return path.read_bytes()
+
+
+def _batch_shape(model: Any) -> tuple[int | None, ...]:
+    tensors = getattr(model, "inputs", None)
+    if tensors:
+        return tuple(tensors[0].shape)
+    shape = (model.get_build_config() or {}).get("input_shape")
+    if not isinstance(shape, (list, tuple)) or any(isinstance(s, (list, tuple)) for s in shape):
+        raise ModelError(
+            f"Model {model.name!r} does not say which single input it takes (got {shape!r}). "
+            "Call it once on a batch of data before passing it."
+        )
+    return tuple(shape)
+
+
+def _explain(error: Exception) -> str:
+    text = str(error).rstrip()
+    reason = text.rsplit("Exception encountered:", 1)[-1].split("Full object config:")[0].strip()
+    if "lambda" in text.lower() and "arbitrary code execution" in text:
+        return LAMBDA_REFUSED
+    if "Could not locate" in text:
+        return (
+            f"The model cannot be rebuilt: {reason} Import the module that registers it before "
+            "loading."
+        )
+    return f"The model cannot be rebuilt from its file: {type(error).__name__}: {reason}"
