@@ -93,8 +93,8 @@ class ShardPlan:
             raise ConfigurationError(f"row_counts must not be negative. Got {self.row_counts}.")
         if self.total_rows < self.world_size:
             raise DataError(
-                f"Each of {self.world_size} workers needs at least one row. Got "
-                f"{self.total_rows} rows: use at most {max(self.total_rows, 1)} workers or more data."
+                f"Each of {self.world_size} workers needs at least one row. Got {self.total_rows} "
+                f"rows: use at most {max(self.total_rows, 1)} workers or more data."
             )
 
     @classmethod

@@ -1,0 +1,72 @@
+"""numpy blocks as a ``tf.data.Dataset``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from spark_dlobd.training.job import TensorColumn
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from spark_dlobd.data.reader import Block
+
+_STEPS_AHEAD = 4
+
+
+def step_dataset(
+    blocks: Callable[[], Iterator[Block]],
+    columns: Sequence[TensorColumn],
+    steps: int,
+    cast_to: str | None,
+) -> tf.data.Dataset:
+    """One element per step from blocks of many steps. Runs on each worker.
+
+    Python runs once a block; the steps are cut out of it in C++.
+
+    Parameters
+    ----------
+    blocks : callable
+        Starts a pass.
+    columns : sequence of TensorColumn
+        Features, label and, where there is one, weight.
+    steps : int
+        Steps of a pass.
+    cast_to : str or None
+        dtype of the features.
+    """
+    import tensorflow as tf
+
+    signature = tuple(
+        tf.TensorSpec((None, None, *column.shape), tf.as_dtype(column.dtype)) for column in columns
+    )
+    dataset = tf.data.Dataset.from_generator(
+        lambda: _stacked(blocks()), output_signature=signature
+    ).unbatch()
+    if cast_to is not None and tf.as_dtype(cast_to) != signature[0].dtype:
+        dataset = dataset.map(
+            lambda features, *others: (tf.cast(features, cast_to), *others),
+            num_parallel_calls=1,
+        )
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
+    return dataset.prefetch(_STEPS_AHEAD).with_options(_options())
+
+
+def _stacked(blocks: Iterator[Block]) -> Iterator[tuple[Any, ...]]:
+    """Every array of a block as ``(steps, batch, ...)``."""
+    for block in blocks:
+        batch = block.rows // block.steps
+        yield tuple(array.reshape((block.steps, batch, *array.shape[1:])) for array in block.arrays)
+
+
+def _options() -> tf.data.Options:
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    # The plan has already divided the rows; TensorFlow must not do so again.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    # A handful of memory copies a second need no tuning threads beside the training.
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = 1
+    return options

@@ -1,0 +1,269 @@
+"""Materialized rows as numpy blocks and as a ``tf.data.Dataset``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spark_dlobd.data.dataset import DatasetRef, Split
+from spark_dlobd.data.petastorm_source import read_row_groups
+from spark_dlobd.data.plan import RowRange, ShardPlan
+from spark_dlobd.data.prefetch import read_ahead
+from spark_dlobd.data.storage_schema import STORED_NAMES
+from spark_dlobd.errors import ConfigurationError, TrainingError
+from spark_dlobd.training.job import TensorColumn
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+SHUFFLE_WINDOW_BYTES = 64 * 2**20
+BLOCK_BYTES = 8 * 2**20
+
+Columns = tuple["NDArray[Any]", ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of whole steps.
+
+    Attributes
+    ----------
+    features : numpy.ndarray
+        Shape ``(rows, *shape)`` in the stored dtype; may be read-only.
+    label : numpy.ndarray
+        Shape ``(rows, *label_shape)``.
+    weight : numpy.ndarray or None
+        Shape ``(rows,)``, float32.
+    steps : int
+        Number of steps; each has ``rows / steps`` rows.
+    """
+
+    features: NDArray[Any]
+    label: NDArray[Any]
+    weight: NDArray[Any] | None
+    steps: int
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.label)
+
+    @property
+    def arrays(self) -> Columns:
+        """Features, label and, where there is one, weight."""
+        columns = (self.features, self.label)
+        return columns if self.weight is None else (*columns, self.weight)
+
+
+class ShardReader:
+    """The rows of one rank, epoch after epoch. Runs on each worker.
+
+    Any process that reads the same data, split, plan, rank and epoch sees the
+    same rows in the same order.
+
+    Parameters
+    ----------
+    data : DatasetRef
+        What `materialize` wrote.
+    split : {"train", "validation"}
+        Which of its splits.
+    plan : ShardPlan
+        A plan of that split's row groups.
+    rank : int
+        The rank to read for.
+    window_bytes : int, default 64 MiB
+        Rows are shuffled among at least this many bytes of neighbouring row groups.
+    block_bytes : int, default 8 MiB
+        Wanted size of one block.
+
+    Attributes
+    ----------
+    epoch : int
+        Set before each pass; a pass under way keeps the one it began with.
+    rows_read : int
+        Rows of the last complete pass.
+    seconds_reading : float
+        Time the reading thread was busy in the last or current pass.
+    error : BaseException or None
+        What ended the last pass early. TensorFlow reports only its text.
+
+    Raises
+    ------
+    ConfigurationError
+        `plan` was made for other row groups than those of `split`.
+
+    Examples
+    --------
+    >>> plan = ShardPlan.of(data.train, world_size=2, batch_size=64, seed=1)  # doctest: +SKIP
+    >>> reader = ShardReader(data, "train", plan, rank=0)  # doctest: +SKIP
+    >>> for epoch in range(3):  # doctest: +SKIP
+    ...     reader.epoch = epoch
+    ...     model.fit(reader.dataset(), epochs=1)
+    """
+
+    def __init__(
+        self,
+        data: DatasetRef,
+        split: Split,
+        plan: ShardPlan,
+        rank: int,
+        *,
+        window_bytes: int = SHUFFLE_WINDOW_BYTES,
+        block_bytes: int = BLOCK_BYTES,
+    ) -> None:
+        self.epoch = 0
+        self.rows_read = 0
+        self.seconds_reading = 0.0
+        self.error: BaseException | None = None
+        self._groups = data.row_groups(split)
+        self._columns = data.columns.all
+        self._plan = plan
+        self._rank = rank
+        row_bytes = sum(np.dtype(column.dtype).itemsize * column.size for column in self._columns)
+        self._window_rows = max(1, window_bytes // row_bytes)
+        self._block_rows = max(1, block_bytes // row_bytes)
+        self._local_sizes = plan.local_batch_sizes(rank)
+        counts = tuple(group.rows for group in self._groups)
+        if counts != plan.row_counts:
+            raise ConfigurationError(
+                f"The plan is for {len(plan.row_counts)} row groups of {plan.total_rows} rows, the "
+                f"{split} data has {len(counts)} of {sum(counts)} rows. "
+                f"Make it with ShardPlan.of(data.row_groups({split!r}), ...)."
+            )
+
+    def blocks(self) -> Iterator[Block]:
+        """Read one epoch, ahead of the caller in a thread.
+
+        Yields
+        ------
+        Block
+            Whole steps. The last step is a block of its own.
+
+        Raises
+        ------
+        TrainingError
+            The files hold other rows than the plan says.
+        """
+        return self._pass(self.epoch)
+
+    def dataset(self, cast_to: str | None = None) -> tf.data.Dataset:
+        """Return the same pass as a dataset with one element per step.
+
+        Each iteration is one epoch, the one that `epoch` says when it begins.
+
+        Parameters
+        ----------
+        cast_to : str, optional
+            dtype of the features, cast a whole batch at a time. Default: as stored.
+
+        Returns
+        -------
+        tf.data.Dataset
+            ``(x, y)`` or ``(x, y, sample_weight)`` with ``local_batch_sizes(rank)[step]`` rows.
+        """
+        from spark_dlobd.data.feed import step_dataset
+
+        return step_dataset(self.blocks, self._columns, len(self._local_sizes), cast_to)
+
+    def _pass(self, epoch: int) -> Iterator[Block]:
+        self.error = None
+        self.seconds_reading = 0.0
+        rows = 0
+        try:
+            with read_ahead(self._timed(self._produce(epoch))) as blocks:
+                for block in blocks:
+                    rows += block.rows
+                    yield block
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.error = error
+            raise
+        self.rows_read = rows
+
+    def _timed(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        started = time.perf_counter()
+        for block in blocks:
+            self.seconds_reading += time.perf_counter() - started
+            yield block
+            started = time.perf_counter()
+        self.seconds_reading += time.perf_counter() - started
+
+    def _produce(self, epoch: int) -> Iterator[Block]:
+        full = self._local_sizes[0]
+        steps_left = len(self._local_sizes) - 1
+        generator = self._plan.row_generator(epoch, self._rank) if self._plan.shuffle else None
+        rest: Columns = ()
+        for window in self._windows(epoch):
+            rows = _joined([rest, window] if rest else [window])
+            if generator is not None:
+                rows = _taken(rows, generator.permutation(len(rows[0])))
+            steps = min(len(rows[0]) // full, steps_left)
+            yield from self._whole_steps(rows, steps, full)
+            steps_left -= steps
+            rest = tuple(column[steps * full :] for column in rows)
+        self._check_tail(epoch, steps_left, len(rest[0]) if rest else 0)
+        yield self._block(rest, 1)
+
+    def _check_tail(self, epoch: int, steps_left: int, rows: int) -> None:
+        if steps_left or rows != self._local_sizes[-1]:
+            missing = steps_left * self._local_sizes[0] + self._local_sizes[-1] - rows
+            raise TrainingError(
+                f"Rank {self._rank} read {sum(self._local_sizes) - missing} rows in epoch {epoch}, "
+                f"the plan says {sum(self._local_sizes)}: the cache was changed while it was read."
+            )
+
+    def _whole_steps(self, rows: Columns, steps: int, size: int) -> Iterator[Block]:
+        stride = max(1, self._block_rows // size)
+        for first in range(0, steps, stride):
+            count = min(stride, steps - first)
+            begin = first * size
+            yield self._block(tuple(column[begin : begin + count * size] for column in rows), count)
+
+    def _windows(self, epoch: int) -> Iterator[Columns]:
+        """Neighbouring row groups of at least the window's rows, undecoded."""
+        pending: list[Columns] = []
+        for piece in self._pieces(epoch):
+            pending.append(piece)
+            if sum(len(columns[0]) for columns in pending) >= self._window_rows:
+                yield _joined(pending)
+                pending = []
+        if pending:
+            yield _joined(pending)
+
+    def _pieces(self, epoch: int) -> Iterator[Columns]:
+        ranges: Sequence[RowRange] = self._plan.ranges(epoch, self._rank)
+        groups = [self._groups[piece.group] for piece in ranges]
+        names = STORED_NAMES[: len(self._columns)]
+        for piece, columns in zip(ranges, read_row_groups(groups, names), strict=True):
+            yield tuple(columns[name][piece.start : piece.stop] for name in names)
+
+    def _block(self, rows: Columns, steps: int) -> Block:
+        arrays = [
+            _decoded(stored, column) for stored, column in zip(rows, self._columns, strict=True)
+        ]
+        return Block(arrays[0], arrays[1], arrays[2] if len(arrays) > 2 else None, steps)
+
+
+def _joined(parts: list[Columns]) -> Columns:
+    if len(parts) == 1:
+        return parts[0]
+    return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
+
+
+def _taken(rows: Columns, order: NDArray[np.int64]) -> Columns:
+    return tuple(column[order] for column in rows)
+
+
+def _decoded(stored: NDArray[Any], column: TensorColumn) -> NDArray[Any]:
+    """Tensors ``(rows, *shape)`` of a stored column; binary ones in a single copy."""
+    if stored.dtype != object:
+        return stored.astype(column.dtype, copy=False)
+    little = np.dtype(column.dtype).newbyteorder("<")
+    flat = np.frombuffer(b"".join(stored.tolist()), dtype=little)
+    return flat.astype(column.dtype, copy=False).reshape((len(stored), *column.shape))

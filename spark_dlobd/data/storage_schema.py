@@ -1,0 +1,33 @@
+"""How tensors are laid out in the Parquet files."""
+
+from __future__ import annotations
+
+from spark_dlobd.training.job import TensorColumn
+
+STORED_NAMES = ("features", "label", "weight")
+"""Names of the stored columns, in the order of `ColumnSpec.all`."""
+
+_SCALAR_TYPES = {
+    "uint8": "smallint",
+    "int8": "tinyint",
+    "int16": "smallint",
+    "int32": "int",
+    "int64": "bigint",
+    "float32": "float",
+}
+
+
+def stored_type(column: TensorColumn) -> str:
+    """Spark type of a stored column.
+
+    A scalar stays a number, since a Parquet number costs nothing to read. Every
+    other tensor is its raw little-endian bytes.
+
+    Examples
+    --------
+    >>> stored_type(TensorColumn("x", "float32", (784,)))
+    'binary'
+    >>> stored_type(TensorColumn("y", "int32", (), num_classes=10))
+    'int'
+    """
+    return _SCALAR_TYPES[column.dtype] if column.shape == () else "binary"

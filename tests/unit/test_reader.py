@@ -1,0 +1,215 @@
+"""Reading materialized rows: which rows, in which order, in which shapes."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from spark_dlobd.data.dataset import DatasetRef, RowGroup
+from spark_dlobd.data.plan import ShardPlan
+from spark_dlobd.data.prefetch import read_ahead
+from spark_dlobd.data.reader import ShardReader
+from spark_dlobd.errors import ConfigurationError, TrainingError, TrainingTimeoutError
+from spark_dlobd.training.job import ColumnSpec, TensorColumn
+
+
+def write(directory, counts, *, dtype="float32", shape=(2, 3), weight=False) -> DatasetRef:
+    """Files as `materialize` lays them out; row `i` holds `i` in features and label."""
+    spec = ColumnSpec(
+        TensorColumn("x", dtype, shape),
+        TensorColumn("y", "int32", (), num_classes=1000),
+        TensorColumn("w", "float32", ()) if weight else None,
+    )
+    groups = []
+    first = 0
+    for index, count in enumerate(counts):
+        ids = np.arange(first, first + count)
+        first += count
+        raw = [np.full(shape, i % 251, dtype=dtype).tobytes() for i in ids]
+        columns = {
+            "features": pa.array(raw, pa.binary()),
+            "label": pa.array(ids.astype(np.int32)),
+        }
+        if weight:
+            columns["weight"] = pa.array((ids / 2).astype(np.float32))
+        path = directory / f"part-{index:05d}.parquet"
+        pq.write_table(pa.table(columns), path, compression="none", use_dictionary=False)
+        groups.append(RowGroup(path.as_uri(), count))
+    return DatasetRef(directory.as_uri(), spec, tuple(groups))
+
+
+def labels(reader: ShardReader, epoch: int) -> list[int]:
+    reader.epoch = epoch
+    return [int(y) for block in reader.blocks() for y in block.label]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_every_row_once_an_epoch_with_its_own_features(tmp_path, world, shuffle):
+    data = write(tmp_path, (10, 7, 13, 1))
+    plan = ShardPlan.of(data.train, world, batch_size=6, seed=1, shuffle=shuffle)
+    for epoch in (0, 1):
+        seen = []
+        for rank in range(world):
+            reader = ShardReader(data, "train", plan, rank, window_bytes=100)
+            reader.epoch = epoch
+            for block in reader.blocks():
+                assert block.features.shape == (block.rows, 2, 3)
+                assert (block.features == block.label[:, None, None] % 251).all()
+                seen += block.label.tolist()
+            assert reader.rows_read == plan.rows(rank)
+        assert sorted(seen) == list(range(31))
+
+
+def test_without_shuffle_the_order_is_that_of_the_files(tmp_path):
+    data = write(tmp_path, (4, 3, 5))
+    plan = ShardPlan.of(data.train, 2, batch_size=4, seed=0, shuffle=False)
+    assert labels(ShardReader(data, "train", plan, 0), 3) == [0, 1, 2, 3, 4, 5]
+    assert labels(ShardReader(data, "train", plan, 1), 3) == [6, 7, 8, 9, 10, 11]
+
+
+def test_same_plan_rank_and_epoch_give_the_same_order_in_any_reader(tmp_path):
+    data = write(tmp_path, (40, 40, 40))
+    plan = ShardPlan.of(data.train, 2, batch_size=8, seed=4)
+    first, second = (ShardReader(data, "train", plan, 1, block_bytes=size) for size in (50, 10_000))
+    assert labels(first, 2) == labels(second, 2)
+    assert labels(first, 3) != labels(second, 2)
+    assert labels(first, 2) != sorted(labels(first, 2))
+
+
+def test_files_are_read_in_the_order_of_the_plan(tmp_path):
+    data = write(tmp_path, (5,) * 12)
+    plan = ShardPlan.of(data.train, 1, batch_size=5, seed=8)
+    order = [piece.group for piece in plan.ranges(1, 0)]
+    assert order != sorted(order)
+    read = labels(ShardReader(data, "train", plan, 0, window_bytes=1), 1)
+    assert [read[i] // 5 for i in range(0, 60, 5)] == order
+
+
+def test_blocks_hold_whole_steps_and_the_last_step_is_its_own(tmp_path):
+    data = write(tmp_path, (20, 11))
+    plan = ShardPlan.of(data.train, 2, batch_size=6, seed=0)
+    reader = ShardReader(data, "train", plan, 0, window_bytes=300)
+    sizes = [block.rows // block.steps for block in reader.blocks() for _ in range(block.steps)]
+    assert tuple(sizes) == plan.local_batch_sizes(0) == (3, 3, 3, 3, 3)
+    reader = ShardReader(data, "train", plan, 1)
+    sizes = [block.rows // block.steps for block in reader.blocks() for _ in range(block.steps)]
+    assert tuple(sizes) == plan.local_batch_sizes(1) == (3, 3, 3, 3, 4)
+
+
+@pytest.mark.parametrize("weight", [False, True])
+def test_dataset_yields_one_element_a_step(tmp_path, weight):
+    data = write(tmp_path, (20, 11), weight=weight)
+    plan = ShardPlan.of(data.train, 2, batch_size=6, seed=0)
+    reader = ShardReader(data, "train", plan, 1)
+    dataset = reader.dataset()
+    assert int(dataset.cardinality()) == 5
+    for epoch in (0, 1):
+        expected = labels(reader, epoch)
+        seen = []
+        sizes = []
+        for element in dataset.as_numpy_iterator():
+            assert len(element) == (3 if weight else 2)
+            x, y = element[:2]
+            assert x.shape == (len(y), 2, 3) and x.dtype == np.float32
+            assert (x[:, 0, 0] == y).all()
+            if weight:
+                assert (element[2] == y / 2).all()
+            seen += y.tolist()
+            sizes.append(len(y))
+        assert tuple(sizes) == (3, 3, 3, 3, 4)
+        assert seen == expected
+
+
+def test_dataset_casts_whole_batches_and_keeps_bytes_narrow_until_then(tmp_path):
+    data = write(tmp_path, (9,), dtype="uint8", shape=(2, 2, 1))
+    plan = ShardPlan.of(data.train, 1, batch_size=3, seed=0)
+    reader = ShardReader(data, "train", plan, 0)
+    assert next(iter(reader.blocks())).features.dtype == np.uint8
+    x, y = next(reader.dataset(cast_to="float32").as_numpy_iterator())
+    assert x.dtype == np.float32
+    assert x.tolist() == [[[[float(i)], [float(i)]], [[float(i)], [float(i)]]] for i in y]
+
+
+def test_keras_reads_a_new_epoch_each_time(tmp_path):
+    import keras
+
+    data = write(tmp_path, (8, 8), shape=(4,))
+    plan = ShardPlan.of(data.train, 2, batch_size=4, seed=0)
+    reader = ShardReader(data, "train", plan, 0)
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    begun = []
+    produce = reader._produce
+    reader._produce = lambda epoch: (begun.append(epoch), produce(epoch))[1]
+
+    class SetEpoch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            reader.epoch = epoch
+
+    model.fit(reader.dataset(), epochs=3, callbacks=[SetEpoch()], verbose=0)
+    assert begun == [0, 1, 2]
+    assert int(model.optimizer.iterations) == 12
+
+
+def test_file_that_changed_is_an_error(tmp_path):
+    data = write(tmp_path, (8, 8))
+    plan = ShardPlan.of(data.train, 1, batch_size=4, seed=0)
+    (tmp_path / "other").mkdir()
+    write(tmp_path / "other", (8, 7))
+    (tmp_path / "other" / "part-00001.parquet").rename(tmp_path / "part-00001.parquet")
+    reader = ShardReader(data, "train", plan, 0)
+    with pytest.raises(TrainingError, match=r"part-00001.parquet gave 7 rows, its footer said 8"):
+        list(reader.blocks())
+    assert isinstance(reader.error, TrainingError)
+    assert reader.rows_read == 0
+
+
+def test_plan_of_other_data_is_refused(tmp_path):
+    data = write(tmp_path, (8, 8))
+    with pytest.raises(ConfigurationError, match=r"plan is for 1 row groups of 16 rows.*has 2"):
+        ShardReader(data, "train", ShardPlan((16,), 1, 4, 0), 0)
+
+
+def test_a_pass_given_up_leaves_no_thread(tmp_path):
+    data = write(tmp_path, (8,) * 6)
+    plan = ShardPlan.of(data.train, 1, batch_size=4, seed=0)
+    reader = ShardReader(data, "train", plan, 0, window_bytes=1, block_bytes=1)
+    blocks = reader.blocks()
+    next(blocks)
+    assert any(thread.name == "dlobd-reader" for thread in threading.enumerate())
+    blocks.close()
+    assert not any(thread.name == "dlobd-reader" for thread in threading.enumerate())
+    assert reader.rows_read == 0 and reader.error is None
+
+
+def test_read_ahead_raises_what_the_source_raised():
+    def source():
+        yield 1
+        raise OSError("disk gone")
+
+    with read_ahead(source()) as items:
+        assert next(items) == 1
+        with pytest.raises(OSError, match="disk gone"):
+            next(items)
+
+
+def test_read_ahead_does_not_wait_forever():
+    release = threading.Event()
+
+    def source():
+        release.wait(10)
+        yield 1
+
+    with (
+        read_ahead(source(), wait_timeout_s=0.05) as items,
+        pytest.raises(TrainingTimeoutError, match=r"nothing for 0\.05 s"),
+    ):
+        try:
+            next(items)
+        finally:
+            release.set()
