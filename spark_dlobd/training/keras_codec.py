@@ -150,13 +150,14 @@ def input_shape(model: Any) -> tuple[int, ...]:
     ModelError
         If an axis has no fixed length.
     """
-    shape = tuple(_batch_shape(model)[1:])
-    if any(extent is None for extent in shape):
+    shape = _batch_shape(model)[1:]
+    fixed = tuple(int(extent) for extent in shape if extent is not None)
+    if len(fixed) < len(shape):
         raise ModelError(
             f"Model {model.name!r} takes rows of shape {shape}; every axis needs a fixed length. "
             "Give it in keras.Input(shape=...)."
         )
-    return tuple(int(extent) for extent in shape)
+    return fixed
 
 
 def input_dtype(model: Any) -> str:

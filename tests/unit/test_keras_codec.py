@@ -94,14 +94,14 @@ def test_unbuilt_model() -> None:
 def test_built_in_name_only() -> None:
     model = OwnStep()
     model.build((None, 3))
-    with pytest.raises(ModelError, match="has no weights yet.*call it once on a batch"):
+    with pytest.raises(ModelError, match=r"has no weights yet.*call it once on a batch"):
         codec.model_to_archive(model)
 
 
 def test_several_inputs() -> None:
     a, b = keras.Input((1,)), keras.Input((1,))
     model = keras.Model([a, b], keras.layers.Add()([a, b]))
-    with pytest.raises(ModelError, match="2 inputs; .* not supported yet"):
+    with pytest.raises(ModelError, match=r"2 inputs; .* not supported yet"):
         codec.model_to_archive(model)
 
 
@@ -133,7 +133,7 @@ def test_unregistered_layer_is_named() -> None:
     class Plain(keras.layers.Layer):  # type: ignore[misc]
         pass
 
-    with pytest.raises(ModelError, match="not registered .*'Plain'"):
+    with pytest.raises(ModelError, match=r"not registered .*'Plain'"):
         codec.model_to_archive(keras.Sequential([keras.Input((1,)), Plain()]))
 
 
@@ -143,7 +143,7 @@ def test_unregistered_loss_is_named() -> None:
 
     model = linear()
     config = codec.compile_config(model, loss=mine)
-    with pytest.raises(ModelError, match="not registered .*'mine'"):
+    with pytest.raises(ModelError, match=r"not registered .*'mine'"):
         codec.custom_objects_of(model, config)
 
 
