@@ -1,0 +1,101 @@
+"""Installed versions against the bounds in this package's own metadata."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Iterable
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from spark_dlobd.doctor.finding import Finding
+
+DISTRIBUTION = "spark-dlobd"
+OPTIONAL_EXTRAS = ("cpu", "gpu", "horovod")
+REINSTALL = "Install the whole set in one call, so that pip resolves it together: pip install {}"
+
+
+def installed_version(name: str) -> str | None:
+    """Version of an installed distribution, or None."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def check_packages() -> list[Finding]:
+    """Compare Python and every dependency with the bounds of this package."""
+    try:
+        lines = importlib.metadata.requires(DISTRIBUTION) or []
+        python = importlib.metadata.metadata(DISTRIBUTION)["Requires-Python"]
+    except importlib.metadata.PackageNotFoundError:
+        return [
+            Finding(
+                DISTRIBUTION,
+                "not installed, so its bounds are unknown",
+                state="failed",
+                fix="In a checkout: pip install -e '.[cpu]'",
+            )
+        ]
+    own = Finding(DISTRIBUTION, importlib.metadata.version(DISTRIBUTION))
+    return [own, check_python(python), *check_requirements(map(Requirement, lines))]
+
+
+def check_python(bound: str) -> Finding:
+    """Compare the running interpreter with ``requires-python``."""
+    version = platform.python_version()
+    if SpecifierSet(bound).contains(version, prereleases=True):
+        return Finding("python", version, bound)
+    fix = f"Create the environment with an interpreter that is {bound}."
+    return Finding("python", version, bound, "failed", fix)
+
+
+def check_requirements(requirements: Iterable[Requirement]) -> list[Finding]:
+    """Compare each requirement, those of optional extras only where installed."""
+    findings: dict[str, Finding] = {}
+    for requirement in requirements:
+        if applies(requirement, ""):
+            findings.setdefault(requirement.name, _check(requirement, optional=False))
+        elif any(applies(requirement, extra) for extra in OPTIONAL_EXTRAS):
+            findings.setdefault(requirement.name, _check(requirement, optional=True))
+    findings.pop(DISTRIBUTION, None)
+    return [*findings.values(), check_tensorflow()]
+
+
+def applies(requirement: Requirement, extra: str) -> bool:
+    """Whether a requirement belongs to `extra`; ``""`` is the package without extras."""
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+
+def _check(requirement: Requirement, optional: bool) -> Finding:
+    version = installed_version(requirement.name)
+    bound = str(requirement.specifier)
+    if version is None:
+        if optional:
+            return Finding(requirement.name, "not installed", bound, "absent")
+        return Finding(
+            requirement.name, "not installed", bound, "failed", _install_hint(requirement)
+        )
+    if requirement.specifier.contains(version, prereleases=True):
+        return Finding(requirement.name, version, bound)
+    return Finding(requirement.name, version, bound, "failed", _install_hint(requirement))
+
+
+def _install_hint(requirement: Requirement) -> str:
+    return REINSTALL.format(f"'{DISTRIBUTION}[cpu]' '{requirement.name}{requirement.specifier}'")
+
+
+def check_tensorflow() -> Finding:
+    """Exactly one of the two TensorFlow distributions must be there."""
+    names = ("tensorflow", "tensorflow-cpu")
+    versions = {name: version for name in names if (version := installed_version(name))}
+    found = ", ".join(f"{name} {version}" for name, version in versions.items())
+    expected = "tensorflow-cpu or tensorflow, not both"
+    if len(versions) == 1:
+        return Finding("TensorFlow", found, expected)
+    if versions:
+        fix = "They overwrite each other's files: pip uninstall both, then install one extra."
+        return Finding("TensorFlow", found, expected, "failed", fix)
+    fix = f"pip install '{DISTRIBUTION}[cpu]', or '{DISTRIBUTION}[gpu]' on machines with GPUs"
+    return Finding("TensorFlow", "not installed", expected, "failed", fix)
