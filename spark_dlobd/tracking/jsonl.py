@@ -1,0 +1,177 @@
+"""Records of a fit as JSON lines: a spool for deliveries and a tracker of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+import uuid
+import weakref
+from pathlib import Path
+from typing import Any
+
+from spark_dlobd.tracking.encoding import jsonable
+
+logger = logging.getLogger("spark_dlobd.tracking")
+
+RUN_ID_TAG = "spark_dlobd.run_id"
+"""Tag that carries the id of the fit; names the file of kept records."""
+
+Record = dict[str, Any]
+
+
+def start_record(params: dict[str, Any], tags: dict[str, str]) -> Record:
+    """Record of ``Tracker.start``."""
+    return {"kind": "start", "params": params, "tags": tags}
+
+
+def step_record(epoch: int, step: int, global_step: int, metrics: dict[str, float]) -> Record:
+    """Record of ``Tracker.step``."""
+    return {
+        "kind": "step",
+        "epoch": epoch,
+        "step": step,
+        "global_step": global_step,
+        "metrics": metrics,
+    }
+
+
+def epoch_record(epoch: int, metrics: dict[str, float]) -> Record:
+    """Record of ``Tracker.epoch``."""
+    return {"kind": "epoch", "epoch": epoch, "metrics": metrics}
+
+
+def report_record(status: str, history: dict[str, list[float]], report: dict[str, Any]) -> Record:
+    """Record of ``Tracker.finish``."""
+    return {"kind": "report", "status": status, "history": history, "report": report}
+
+
+def kept_path(run_id: str, directory: str | Path | None = None) -> Path:
+    """Where the records of a fit are kept: ``<directory>/spark_dlobd-metrics-<run_id>.jsonl``."""
+    return Path(directory or Path.cwd()) / f"spark_dlobd-metrics-{run_id}.jsonl"
+
+
+class Spool:
+    """A temporary file of records, written by any thread and read by one.
+
+    It is a queue without limit in length that costs no memory: the reader keeps
+    only the offset up to which it has delivered. End it with `keep` or
+    `discard`; an abandoned spool is removed when the interpreter exits.
+    """
+
+    def __init__(self) -> None:
+        handle, name = tempfile.mkstemp(prefix="spark_dlobd-metrics-", suffix=".jsonl")
+        self.path = Path(name)
+        self.written = 0
+        self._lock = threading.Lock()
+        self._file = os.fdopen(handle, "w", encoding="utf-8")
+        self._reader = open(name, "rb")  # noqa: SIM115 - outlives this function
+        self._cleanup = weakref.finalize(self, _remove, name)
+
+    def append(self, record: Record) -> None:
+        """Write one record with the time in seconds since the epoch, visible at once."""
+        line = json.dumps(jsonable({**record, "time": time.time()}), allow_nan=False)
+        with self._lock:
+            self._file.write(line + "\n")
+            self._file.flush()
+            self.written += 1
+
+    def read(self, offset: int, limit: int) -> tuple[list[Record], int]:
+        """Return up to `limit` whole records after `offset`, and the offset after them."""
+        self._reader.seek(offset)
+        records: list[Record] = []
+        while len(records) < limit:
+            line = self._reader.readline()
+            if not line.endswith(b"\n"):
+                break
+            offset += len(line)
+            records.append(json.loads(line))
+        return records, offset
+
+    def keep(self, target: Path) -> Path:
+        """Move the file to `target`; return where it is now.
+
+        Where `target` cannot be written the file stays at its temporary path.
+        """
+        self._file.close()
+        self._cleanup.detach()
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(self.path, target)
+        except OSError as error:
+            logger.warning("Cannot write %s (%s); the records stay elsewhere.", target, error)
+        else:
+            self.path = target
+        return self.path
+
+    def discard(self) -> None:
+        """Remove the file."""
+        self._file.close()
+        self._reader.close()
+        self._cleanup()
+
+
+class JsonLinesTracker:
+    """Writes every record of a fit to a local file, one JSON object a line.
+
+    Runs on the driver. Records have a ``kind``: ``start`` (params and tags),
+    ``dataset``, ``step``, ``epoch`` and ``report``, and a ``time`` in seconds
+    since the epoch. NaN and infinities are the strings ``"NaN"``, ``"Infinity"``
+    and ``"-Infinity"``.
+
+    Parameters
+    ----------
+    path : str or Path, optional
+        The file. Default ``./spark_dlobd-metrics-<run id>.jsonl``. Records of a
+        later fit are appended.
+
+    Examples
+    --------
+    >>> tracker = JsonLinesTracker("metrics.jsonl")  # doctest: +SKIP
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = Path(path) if path is not None else kept_path(uuid.uuid4().hex)
+        self._path_given = path is not None
+        self._lock = threading.Lock()
+
+    def start(self, params: dict[str, Any], tags: dict[str, str]) -> None:
+        """Begin a fit."""
+        if not self._path_given and RUN_ID_TAG in tags:
+            self.path = kept_path(tags[RUN_ID_TAG])
+        self._append(start_record(params, tags))
+
+    def dataset(self, description: dict[str, Any]) -> None:
+        """Note what is trained on."""
+        self._append({"kind": "dataset", **description})
+
+    def step(self, epoch: int, step: int, global_step: int, metrics: dict[str, float]) -> None:
+        """Metrics of one training step."""
+        self._append(step_record(epoch, step, global_step, metrics))
+
+    def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Metrics of a whole epoch."""
+        self._append(epoch_record(epoch, metrics))
+
+    def finish(
+        self,
+        status: str,
+        history: dict[str, list[float]],
+        report: dict[str, Any],
+        model: Any | None,
+    ) -> None:
+        """End the fit; the model is not written."""
+        self._append(report_record(status, history, report))
+
+    def _append(self, record: Record) -> None:
+        line = json.dumps(jsonable({**record, "time": time.time()}), allow_nan=False)
+        with self._lock, self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def _remove(name: str) -> None:
+    Path(name).unlink(missing_ok=True)
