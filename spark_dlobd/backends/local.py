@@ -1,0 +1,99 @@
+"""Training in the driver's process: the numeric reference and the debugger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from spark_dlobd.errors import DLError, NonFiniteLossError, WorkerError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from spark_dlobd.backends.base import Backend
+    from spark_dlobd.data.dataset import DatasetRef
+    from spark_dlobd.tracking.reporter import Reporter
+    from spark_dlobd.training.job import TrainJob, TrainResult
+
+
+@dataclass(frozen=True)
+class LocalConfig:
+    """Train in the driver's process. It has no options.
+
+    With ``numTrainWorkers=1`` this is plain Keras ``fit``. With more, that many
+    virtual workers compute one after the other what real workers would compute
+    at the same time, with the same rows, batches and updates. A debugger set in
+    a ``train_step`` or callback stops on the driver.
+    """
+
+    def create(self) -> Backend:
+        """Return the backend."""
+        return LocalBackend()
+
+
+class LocalBackend:
+    """One process, N virtual workers."""
+
+    name: ClassVar[str] = "local"
+
+    def check(self, spark: SparkSession, job: TrainJob) -> None:
+        """Accept every job: nothing but the driver is needed."""
+
+    def fit(
+        self, spark: SparkSession, job: TrainJob, data: DatasetRef, reporter: Reporter
+    ) -> TrainResult:
+        """Train in this process."""
+        import copy
+        import traceback
+        from dataclasses import replace
+
+        from spark_dlobd.training.callbacks import NonFiniteLoss
+        from spark_dlobd.training.collective import SingleProcess
+        from spark_dlobd.training.loop import LoopOptions, build_model, train_rank
+
+        events = _ReporterEvents(reporter)
+        # each rank gets its own copies of the callbacks, here too
+        callbacks = copy.deepcopy(job.config.callbacks)
+        job = replace(job, config=replace(job.config, callbacks=callbacks))
+        try:
+            with reporter.phase("start"):
+                model = build_model(job)
+            with reporter.phase("train"):
+                result = train_rank(
+                    model,
+                    job,
+                    data,
+                    SingleProcess(),
+                    events,
+                    LoopOptions(virtual_workers=job.config.world_size),
+                )
+        except DLError:
+            raise
+        except NonFiniteLoss as error:
+            raise NonFiniteLossError(str(error), 0, "the driver", events.current) from error
+        except Exception as error:
+            raise WorkerError(
+                f"{type(error).__name__}: {error}",
+                0,
+                "the driver",
+                events.current,
+                traceback.format_exc(),
+            ) from error
+        return replace(result, report={**result.report, "transport": "none (one process)"})
+
+
+class _ReporterEvents:
+    """Tells the reporter directly."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self.current = "start"
+
+    def phase(self, text: str) -> None:
+        self.current = text
+
+    def steps(self, steps: list[tuple[int, int, dict[str, float]]]) -> None:
+        self._reporter.steps(steps)
+
+    def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
+        self._reporter.epoch(epoch, metrics)

@@ -1,0 +1,135 @@
+"""What Spark offers: the only reader of Spark's configuration and resources."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from spark_dlobd.errors import ConfigurationError, ResourceError
+
+if TYPE_CHECKING:
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+
+@dataclass(frozen=True)
+class SparkSlots:
+    """How many tasks can run at the same time.
+
+    Attributes
+    ----------
+    master : str
+        The master URL.
+    slots : int
+        Tasks that run at once over all executors.
+    cores_per_task : int
+        ``spark.task.cpus``.
+    gpus_per_task : float
+        ``spark.task.resource.gpu.amount``, 0 without GPUs.
+    is_local : bool
+        Whether driver and executors share one machine's file system
+        (``local``, ``local[N]`` and ``local-cluster``).
+    """
+
+    master: str
+    slots: int
+    cores_per_task: int
+    gpus_per_task: float
+    is_local: bool
+
+
+def spark_context(spark: SparkSession) -> SparkContext:
+    """Return the classic context of a session.
+
+    Raises
+    ------
+    ConfigurationError
+        If the session is a Spark Connect client, which has none.
+    """
+    if type(spark).__module__.startswith("pyspark.sql.connect"):
+        raise ConfigurationError(
+            "The DataFrame belongs to a Spark Connect session, which offers no barrier stages "
+            "with task addresses. Train and score in a classic session: "
+            "SparkSession.builder.master(...).getOrCreate()."
+        )
+    return spark.sparkContext
+
+
+def slots(spark: SparkSession) -> SparkSlots:
+    """Count the slots of a session without starting a job. Runs on the driver."""
+    context = spark_context(spark)
+    conf = context.getConf()
+    cores_per_task = int(conf.get("spark.task.cpus", "1") or 1)
+    master = context.master
+    cores = cores_of_master(master)
+    if cores is None:
+        cores = _cluster_cores(context)
+    return SparkSlots(
+        master=master,
+        slots=cores // cores_per_task,
+        cores_per_task=cores_per_task,
+        gpus_per_task=float(conf.get("spark.task.resource.gpu.amount", "0") or 0),
+        is_local=master.startswith("local"),
+    )
+
+
+def cores_of_master(master: str) -> int | None:
+    """Cores that a ``local...`` master URL promises; None for a real cluster.
+
+    Examples
+    --------
+    >>> cores_of_master("local[2]"), cores_of_master("local-cluster[2,3,1024]")
+    (2, 6)
+    >>> cores_of_master("spark://host:7077") is None
+    True
+    """
+    import os
+
+    if master == "local":
+        return 1
+    if found := re.fullmatch(r"local\[\s*(\*|\d+)\s*(?:,\s*\d+\s*)?\]", master):
+        return os.cpu_count() or 1 if found[1] == "*" else int(found[1])
+    if found := re.fullmatch(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,\s*\d+\s*\]", master):
+        return int(found[1]) * int(found[2])
+    return None
+
+
+def _cluster_cores(context: SparkContext) -> int:
+    conf = context.getConf()
+    instances = conf.get("spark.executor.instances")
+    cores = conf.get("spark.executor.cores")
+    if instances and cores:
+        return int(instances) * int(cores)
+    registered = context._jsc.sc().getExecutorMemoryStatus().size() - 1
+    if cores:
+        return max(registered, 1) * int(cores)
+    return context.defaultParallelism
+
+
+def require_slots(spark: SparkSession, world_size: int) -> SparkSlots:
+    """Raise unless `world_size` tasks can run at once. Runs on the driver.
+
+    Spark itself would wait ten minutes before it says that a barrier stage
+    does not fit.
+
+    Raises
+    ------
+    ResourceError
+        With the number of slots there are and how to get more.
+    """
+    available = slots(spark)
+    if world_size > available.slots:
+        raise ResourceError(
+            f"numTrainWorkers={world_size} needs {world_size} slots at the same time, but "
+            f"{available.master} offers {available.slots} (spark.task.cpus="
+            f"{available.cores_per_task}). Lower numTrainWorkers to at most {available.slots}, "
+            "or start Spark with more executors or cores."
+        )
+    dynamic = spark_context(spark).getConf().get("spark.dynamicAllocation.enabled", "false")
+    if str(dynamic).lower() == "true":
+        raise ResourceError(
+            "spark.dynamicAllocation.enabled is true, but Spark runs no barrier stage with it. "
+            "Set it to false and spark.executor.instances to the executors you need."
+        )
+    return available

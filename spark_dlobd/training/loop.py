@@ -1,0 +1,229 @@
+"""One rank's training from model bytes to trained model. Runs on each worker.
+
+Imported late: it imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from spark_dlobd.data.dataset import DatasetRef, Split
+from spark_dlobd.data.plan import ShardPlan
+from spark_dlobd.data.reader import ShardReader
+from spark_dlobd.training import keras_codec
+from spark_dlobd.training.callbacks import (
+    GroupBegin,
+    GroupEnd,
+    LoopEvents,
+    Telling,
+    callbacks_of_rank,
+)
+from spark_dlobd.training.collective import Collective
+from spark_dlobd.training.job import TrainJob, TrainResult
+from spark_dlobd.training.state import average_statistics, rank_seeds, seed_states
+from spark_dlobd.training.step import GroupOptimizer, StepClock, compile_step_without_apply
+from spark_dlobd.training.virtual import VirtualWorkers
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How a backend wants the loop.
+
+    Attributes
+    ----------
+    virtual_workers : int
+        Workers that share this process; more than one only in a group of one.
+    accumulation_steps : int
+        Steps summed locally before gradients are averaged.
+    """
+
+    virtual_workers: int = 1
+    accumulation_steps: int = 1
+
+
+@dataclass
+class RankData:
+    """The readers and datasets of the ranks that live in this process."""
+
+    plan: ShardPlan
+    readers: list[ShardReader] = field(default_factory=list)
+
+    @classmethod
+    def open(
+        cls, job: TrainJob, data: DatasetRef, split: Split, plan: ShardPlan, ranks: Sequence[int]
+    ) -> RankData:
+        """Make a reader per rank."""
+        return cls(plan, [ShardReader(data, split, plan, rank) for rank in ranks])
+
+    def dataset(self, class_weight: dict[int, float] | None, cast_to: str) -> Any:
+        """One element a step; with several readers a tuple of their batches."""
+        parts = [_weigh(reader.dataset(cast_to=cast_to), class_weight) for reader in self.readers]
+        joined = parts[0] if len(parts) == 1 else tf.data.Dataset.zip(tuple(parts))
+        return joined.apply(tf.data.experimental.assert_cardinality(self.plan.steps_per_epoch))
+
+    def go_to(self, epoch: int) -> None:
+        """Point every reader at an epoch."""
+        for reader in self.readers:
+            reader.epoch = epoch
+
+    @property
+    def seconds_reading(self) -> float:
+        """Time spent reading and decoding, in the read-ahead thread."""
+        return sum(reader.seconds_reading for reader in self.readers)
+
+
+def _weigh(dataset: Any, class_weight: dict[int, float] | None) -> Any:
+    """Multiply sample weights by the weight of the label's class."""
+    if not class_weight:
+        return dataset
+    table = tf.constant([class_weight.get(k, 1.0) for k in range(max(class_weight) + 1)])
+
+    def weigh(x: Any, y: Any, weight: Any = None) -> tuple[Any, Any, Any]:
+        index = tf.reshape(tf.cast(y, tf.int32), [-1])
+        known = tf.where(index < len(table), tf.gather(table, tf.minimum(index, len(table) - 1)), 1)
+        return x, y, known if weight is None else known * weight
+
+    return dataset.map(weigh)
+
+
+def plans(job: TrainJob, data: DatasetRef, world_size: int) -> tuple[ShardPlan, ShardPlan | None]:
+    """Shard plans of training and, where there are rows, of validation."""
+    config = job.config
+    counts = {
+        split: tuple(g.rows for g in data.row_groups(split)) for split in ("train", "validation")
+    }
+    train = ShardPlan(counts["train"], world_size, config.batch_size, config.seed, config.shuffle)
+    if not counts["validation"]:
+        return train, None
+    validation = ShardPlan(
+        counts["validation"], world_size, config.batch_size, config.seed, shuffle=False
+    )
+    return train, validation
+
+
+def build_model(job: TrainJob) -> Any:
+    """Rebuild and compile the model of a job."""
+    model = keras_codec.archive_to_model(job.model.archive, job.model.custom_objects)
+    keras_codec.compile_model(model, job.model.compile_config)
+    return model
+
+
+def train_rank(
+    model: Any,
+    job: TrainJob,
+    data: DatasetRef,
+    group: Collective,
+    events: LoopEvents,
+    options: LoopOptions | None = None,
+) -> TrainResult:
+    """Train `model` as one rank of `group`; every rank calls this.
+
+    Returns
+    -------
+    TrainResult
+        With the archive on rank 0, without (empty) on the others.
+    """
+    options = options or LoopOptions()
+    config = job.config
+    virtual = options.virtual_workers
+    keras.utils.set_random_seed(config.seed + group.rank)
+    train_plan, validation_plan = plans(job, data, group.size * virtual)
+    ranks = [group.rank] if virtual == 1 else list(range(virtual))
+    train = RankData.open(job, data, "train", train_plan, ranks)
+    dtype = keras_codec.input_dtype(model)
+    validation = None
+    validation_steps = 0
+    if validation_plan is not None:
+        if virtual > 1:
+            _, validation_plan = plans(job, data, 1)
+            assert validation_plan is not None
+        validation = RankData.open(job, data, "validation", validation_plan, [group.rank])
+        validation_steps = validation_plan.steps_per_epoch
+
+    clock = StepClock(train_plan, ranks)
+    for variable, value in zip(
+        seed_states(model), rank_seeds(model, config.seed, group.rank), strict=True
+    ):
+        variable.assign(value)
+    with _Instrumented(model, group, clock, options, config.seed) as instrumented:
+
+        def begin_epoch(epoch: int) -> None:
+            train.go_to(epoch)
+            clock.restart()
+
+        begin = GroupBegin(
+            group,
+            train_plan.steps_per_epoch,
+            validation_steps,
+            begin_epoch,
+            instrumented.merge_statistics,
+        )
+        end = GroupEnd(group, instrumented.optimizer, begin, train_plan.steps_per_epoch)
+        telling = Telling(events, tell_metrics=group.rank == 0)
+        started = time.monotonic()
+        history = model.fit(
+            train.dataset(config.class_weight, dtype),
+            epochs=config.epochs,
+            validation_data=None if validation is None else validation.dataset(None, dtype),
+            callbacks=[begin, telling, *callbacks_of_rank(config.callbacks, group.rank), end],
+            verbose=0,
+        )
+        seconds = time.monotonic() - started
+    events.phase("collect")
+    return TrainResult(
+        archive=keras_codec.model_to_archive(model) if group.rank == 0 else b"",
+        history={name: [float(v) for v in values] for name, values in history.history.items()},
+        report={
+            "weights_hash": begin.weights_hash,
+            "rows_per_epoch": train_plan.total_rows,
+            "steps_per_epoch": train_plan.steps_per_epoch,
+            "plan": train_plan.describe(),
+            "fit_seconds": seconds,
+            "reading_seconds": train.seconds_reading,
+        },
+    )
+
+
+class _Instrumented:
+    """The model with this group's step and optimizer, given back on exit."""
+
+    def __init__(
+        self, model: Any, group: Collective, clock: StepClock, options: LoopOptions, seed: int
+    ) -> None:
+        self._model = model
+        self._group = group
+        self._virtual: VirtualWorkers | None = None
+        self._replaced_step = False
+        if options.virtual_workers > 1:
+            self._virtual = VirtualWorkers(model, clock, options.virtual_workers, seed)
+            # the average over workers is done, so the optimizer sees a group of one
+            self.optimizer: Any = None
+            return
+        self.optimizer = GroupOptimizer(model, group, clock, options.accumulation_steps)
+        if group.size > 1 and model.jit_compile:
+            model.jit_compile = False
+            compile_step_without_apply(model)
+            self._replaced_step = True
+
+    def merge_statistics(self) -> None:
+        if self._virtual is not None:
+            self._virtual.average_statistics()
+        elif self._group.size > 1:
+            average_statistics(self._model, self._group)
+
+    def __enter__(self) -> _Instrumented:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._virtual is not None:
+            self._virtual.restore()
+        if self.optimizer is not None:
+            self.optimizer.restore()
+        if self._replaced_step:
+            del self._model.train_step
