@@ -165,7 +165,7 @@ class Delivery:
         self._error = describe(error)
         pause = self._limits.retry_s * 2 ** (self._failures - 1)
         self._next_try = self._clock() + min(pause, _LONGEST_PAUSE_S)
-        if self._failures == _OPEN_AFTER_FAILURES:
+        if self._failures == _OPEN_AFTER_FAILURES and not self._finishing.is_set():
             logger.warning(
                 "%s does not take metrics (%s). Training goes on; they are kept in %s "
                 "and sent when the server answers again.",
@@ -196,4 +196,4 @@ def describe(error: BaseException) -> str:
     """One line about an exception, without credentials."""
     text = redact(str(error)).strip().splitlines()
     line = text[0] if text else ""
-    return f"{type(error).__name__}: {line[:300]}"
+    return f"{type(error).__name__}: {line[:500]}"

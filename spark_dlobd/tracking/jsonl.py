@@ -69,7 +69,6 @@ class Spool:
         self.written = 0
         self._lock = threading.Lock()
         self._file = os.fdopen(handle, "w", encoding="utf-8")
-        self._reader = open(name, "rb")  # noqa: SIM115 - outlives this function
         self._cleanup = weakref.finalize(self, _remove, name)
 
     def append(self, record: Record) -> None:
@@ -82,14 +81,15 @@ class Spool:
 
     def read(self, offset: int, limit: int) -> tuple[list[Record], int]:
         """Return up to `limit` whole records after `offset`, and the offset after them."""
-        self._reader.seek(offset)
         records: list[Record] = []
-        while len(records) < limit:
-            line = self._reader.readline()
-            if not line.endswith(b"\n"):
-                break
-            offset += len(line)
-            records.append(json.loads(line))
+        with self.path.open("rb") as reader:
+            reader.seek(offset)
+            while len(records) < limit:
+                line = reader.readline()
+                if not line.endswith(b"\n"):
+                    break
+                offset += len(line)
+                records.append(json.loads(line))
         return records, offset
 
     def keep(self, target: Path) -> Path:
@@ -111,7 +111,6 @@ class Spool:
     def discard(self) -> None:
         """Remove the file."""
         self._file.close()
-        self._reader.close()
         self._cleanup()
 
 

@@ -7,7 +7,6 @@ import logging
 import sys
 import threading
 import uuid
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -235,22 +234,25 @@ def log_pipeline_model(
 ) -> ModelInfo:
     """Log a fitted pipeline in MLflow's Spark flavour. Runs on the driver.
 
-    Loading it as a ``pyfunc`` needs an output column named ``prediction``.
+    Spark writes the model into `dfs_tmpdir`, the driver uploads it: executors need
+    no access to MLflow's artifact store. Loading it as a ``pyfunc`` needs an output
+    column named ``prediction``.
 
     Parameters
     ----------
     pipeline_model : pyspark.ml.PipelineModel
         Every stage must be writable and importable where it is loaded.
     name : str, optional
-        Name of the model in the run. Default ``"pipeline"``.
+        Name of the model. Default ``"pipeline"``.
     run_id : str, optional
-        The run, e.g. ``MlflowTracker.run_id``. Default is the active run; without
-        one a run is opened and ended.
+        The run it belongs to, e.g. ``MlflowTracker.run_id``, on MLflow's current
+        tracking URI. Default is the active run; without one the model belongs to
+        the current experiment alone.
     registered_model_name : str, optional
         Also register it under this name.
     dfs_tmpdir : str, optional
-        Directory that driver and executors share; Spark writes the model there
-        first. Default is MLflow's (MLFLOW_DFS_TMP).
+        Directory that driver and executors share. Default is MLflow's
+        (MLFLOW_DFS_TMP).
     pip_requirements : list of str, optional
         Default is the installed versions of this library, PySpark, TensorFlow,
         Keras, petastorm, PyArrow, numpy and pandas.
@@ -259,21 +261,27 @@ def log_pipeline_model(
     -------
     mlflow.models.model.ModelInfo
         Among others ``model_uri``.
-    """
-    import mlflow
-    import mlflow.spark
 
-    active = mlflow.active_run()
-    opens = active is None or (run_id is not None and active.info.run_id != run_id)
-    nested = active is not None
-    with mlflow.start_run(run_id=run_id, nested=nested) if opens else nullcontext():
-        info: ModelInfo = mlflow.spark.log_model(
-            pipeline_model,
-            name,
-            registered_model_name=registered_model_name,
-            dfs_tmpdir=dfs_tmpdir,
-            pip_requirements=pip_requirements or _pipeline_requirements(),
-        )
+    Examples
+    --------
+    >>> info = log_pipeline_model(pipeline_model, run_id=tracker.run_id)  # doctest: +SKIP
+    >>> scored = mlflow.spark.load_model(info.model_uri).transform(df)  # doctest: +SKIP
+    """
+    import mlflow.spark
+    from mlflow.models import Model
+
+    # mlflow.spark.log_model first lets Spark write to the artifact store itself,
+    # which logs a long Java error for every store that Hadoop does not know.
+    info: ModelInfo = Model.log(
+        None,
+        mlflow.spark,
+        name=name,
+        run_id=run_id,
+        registered_model_name=registered_model_name,
+        spark_model=pipeline_model,
+        dfs_tmpdir=dfs_tmpdir,
+        pip_requirements=pip_requirements or _pipeline_requirements(),
+    )
     return info
 
 

@@ -97,11 +97,15 @@ class MlflowSink:
     @property
     def _client(self) -> MlflowClient:
         if self._client_made is None:
-            import mlflow
+            raise RuntimeError("The first record must be a start record.")
+        return self._client_made
 
+    def _connect(self) -> None:
+        import mlflow
+
+        if self._client_made is None:
             self._uri = self.choice.tracking_uri or mlflow.get_tracking_uri()
             self._client_made = mlflow.MlflowClient(tracking_uri=self._uri)
-        return self._client_made
 
     def send(self, records: list[Record]) -> None:
         """Deliver records in their order."""
@@ -154,6 +158,7 @@ class MlflowSink:
     def _begin(self, record: Record) -> None:
         from mlflow.entities import Param, RunTag
 
+        self._connect()
         run = self._open(record)
         if self._tags_sent:
             return
