@@ -45,10 +45,18 @@ clean: ## Remove the environment and every output of this checkout
 	rm -rf spark-warehouse metastore_db derby.log mlruns mlartifacts mlflow.db
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+define RUNS
+$(PYTHON) -c '' || { echo "missing: $(PYTHON) does not run. Python 3.10, 3.11 or 3.12 is needed: \
+	make PYTHON=/path/to/python3.11 ... (Debian: apt-get install python3.11 python3.11-venv)" >&2; \
+	exit 1; }
+endef
+
 machine:
+	@$(RUNS)
 	@$(PYTHON) scripts/check_machine.py
 
 machine-build:
+	@$(RUNS)
 	@$(PYTHON) scripts/check_machine.py --build
 
 # One pip call each: the packages only fit together when they are resolved together.
