@@ -1,0 +1,92 @@
+"""From the output of a network to predictions: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from spark_dlobd.training.job import OutputSpec
+
+Array = np.ndarray[Any, np.dtype[Any]]
+_SMALLEST = float(np.finfo(np.float32).tiny)
+
+
+def num_classes(output: OutputSpec) -> int | None:
+    """Length of the probability vector; None for a regression."""
+    if output.problem == "regression":
+        return None
+    return 2 if output.problem == "binary" else output.units
+
+
+def derive_outputs(
+    network: Array, output: OutputSpec, thresholds: Sequence[float] | None = None
+) -> dict[str, Array]:
+    """Prediction, probability and raw prediction of a batch.
+
+    Parameters
+    ----------
+    network : ndarray of shape (rows, ...)
+        What the network returned.
+    output : OutputSpec
+        What that means.
+    thresholds : sequence of float, optional
+        One per class; the class with the largest probability / threshold wins.
+
+    Returns
+    -------
+    dict of str to ndarray of float64
+        A regression has ``prediction`` of shape ``(rows,)``, or ``(rows, units)``
+        with several units. A classification has ``prediction`` of shape
+        ``(rows,)``, ``probability`` and ``rawPrediction`` of shape ``(rows,
+        classes)``; raw predictions are logits, or the logarithm of the
+        probabilities where the network returns probabilities.
+
+    Examples
+    --------
+    >>> spec = OutputSpec("binary", 1)
+    >>> derive_outputs(np.array([[0.75]]), spec)["probability"].tolist()
+    [[0.25, 0.75]]
+    """
+    values = network.reshape(len(network), output.units).astype(np.float64)
+    if output.problem == "regression":
+        return {"prediction": values[:, 0] if output.units == 1 else values}
+    raw, probability = (_binary if output.problem == "binary" else _multiclass)(
+        values, output.from_logits
+    )
+    return {
+        "prediction": _choose(probability, thresholds),
+        "probability": probability,
+        "rawPrediction": raw,
+    }
+
+
+def _binary(values: Array, from_logits: bool) -> tuple[Array, Array]:
+    value = values[:, 0]
+    if from_logits:
+        logit = value
+        positive = 1.0 / (1.0 + np.exp(-np.clip(logit, -700.0, 700.0)))
+        negative = 1.0 / (1.0 + np.exp(np.clip(logit, -700.0, 700.0)))
+    else:
+        positive, negative = value, 1.0 - value
+        logit = np.log(np.maximum(positive, _SMALLEST)) - np.log(np.maximum(negative, _SMALLEST))
+    return np.stack([-logit, logit], axis=1), np.stack([negative, positive], axis=1)
+
+
+def _multiclass(values: Array, from_logits: bool) -> tuple[Array, Array]:
+    if not from_logits:
+        return np.log(np.maximum(values, _SMALLEST)), values
+    exponentials = np.exp(values - values.max(axis=1, keepdims=True, initial=-np.inf))
+    return values, exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def _choose(probability: Array, thresholds: Sequence[float] | None) -> Array:
+    score = probability
+    if thresholds is not None:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scaled = probability / np.asarray(thresholds, np.float64)
+        # 0 / 0: a class of probability 0 loses even with a threshold of 0.
+        score = np.where(np.isnan(scaled), -1.0, scaled)
+    best: Array = np.argmax(score, axis=1).astype(np.float64)
+    return best
