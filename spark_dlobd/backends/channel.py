@@ -63,6 +63,11 @@ class EventServer:
             target=self._server.serve_forever, args=(0.1,), name="dl-events", daemon=True
         )
 
+    @property
+    def connected(self) -> bool:
+        """Whether any worker is still connected."""
+        return self._server.is_connected()
+
     def __enter__(self) -> EventServer:
         self._thread.start()
         return self
@@ -93,6 +98,10 @@ class _Server(socketserver.ThreadingTCPServer):
     def forget(self, connection: socket.socket) -> None:
         with self._lock:
             self._connections.discard(connection)
+
+    def is_connected(self) -> bool:
+        with self._lock:
+            return bool(self._connections)
 
     def drop_connections(self) -> None:
         with self._lock:
@@ -150,6 +159,11 @@ class EventClient:
         hello = json.dumps({"rank": rank}).encode()
         self._socket.sendall(_answer(address.token, nonce) + b"\n" + hello + b"\n")
         reader.close()
+
+    @property
+    def local_address(self) -> str:
+        """Address of this machine on the route to the driver."""
+        return str(self._socket.getsockname()[0])
 
     def send(self, event: dict[str, Any]) -> None:
         """Send one JSON-able event."""

@@ -71,6 +71,25 @@ def compile_config(
     return _as_json({key: keras.saving.serialize_keras_object(v) for key, v in config.items()})
 
 
+def own_compile_config(model: Any) -> dict[str, Any]:
+    """Runs on the driver. What the model itself was compiled with; empty if it was not.
+
+    Raises
+    ------
+    ModelError
+        If the model's class overrides ``compile`` in a way that cannot be repeated.
+    """
+    import keras
+
+    if not model.compiled:
+        return {}
+    _check_repeatable(model)
+    config = dict(model.get_compile_config() or {})
+    if config.get("optimizer") is not None:
+        config["optimizer"] = model.optimizer
+    return _as_json({key: keras.saving.serialize_keras_object(v) for key, v in config.items()})
+
+
 def compile_model(
     model: Any, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
 ) -> None:

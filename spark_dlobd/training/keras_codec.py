@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_dlobd.errors import ModelError
-from spark_dlobd.training.compile_args import compile_config, compile_model
+from spark_dlobd.training.compile_args import compile_config, compile_model, own_compile_config
 from spark_dlobd.training.custom_objects import (
     LAMBDA_REFUSED,
     CustomObjects,
@@ -32,6 +32,7 @@ __all__ = [
     "input_shape",
     "model_to_archive",
     "output_spec",
+    "own_compile_config",
     "weights_hash",
 ]
 

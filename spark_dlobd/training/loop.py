@@ -110,7 +110,7 @@ def plans(job: TrainJob, data: DatasetRef, world_size: int) -> tuple[ShardPlan, 
 def build_model(job: TrainJob) -> Any:
     """Rebuild and compile the model of a job."""
     model = keras_codec.archive_to_model(job.model.archive, job.model.custom_objects)
-    keras_codec.compile_model(model, job.model.compile_config)
+    keras_codec.compile_model(model, job.model.compile_config, job.model.custom_objects)
     return model
 
 
@@ -172,6 +172,7 @@ def train_rank(
             epochs=config.epochs,
             validation_data=None if validation is None else validation.dataset(None, dtype),
             callbacks=[begin, telling, *callbacks_of_rank(config.callbacks, group.rank), end],
+            shuffle=False,  # the reader shuffles
             verbose=0,
         )
         seconds = time.monotonic() - started

@@ -53,7 +53,7 @@ def output_spec(
     for extent in shape:
         units *= extent
     loss = _single(compile_config.get("loss"))
-    name = _loss_name(loss)
+    name = loss_name(loss)
     problem = _problem(name, units, problem_override or "auto")
     if problem == "regression":
         return OutputSpec("regression", units)
@@ -160,8 +160,9 @@ def _single(value: Any) -> Any:
     return value
 
 
-def _loss_name(loss: Any) -> str | None:
+def loss_name(loss: Any) -> str | None:
     """Snake-case name of a serialized loss; None for one that is not Keras's own."""
+    loss = _single(loss)
     if isinstance(loss, dict):
         module = loss.get("module") or ""
         if loss.get("class_name") == "function":

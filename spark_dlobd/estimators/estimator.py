@@ -1,0 +1,242 @@
+"""The estimator: a Keras model as a stage of a Spark ML Pipeline."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pyspark import keyword_only
+from pyspark.ml import Estimator
+from pyspark.ml.util import MLReadable, MLWritable
+
+from spark_dlobd.errors import ConfigurationError
+from spark_dlobd.estimators.model import DLModel
+from spark_dlobd.estimators.params import TrainingParams
+from spark_dlobd.estimators.persistence import DLEstimatorReader, DLEstimatorWriter
+from spark_dlobd.training.custom_objects import CustomObjects
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from spark_dlobd.estimators.params import P
+    from spark_dlobd.tracking.base import Tracker
+
+logger = logging.getLogger("spark_dlobd")
+
+
+class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"], MLWritable):
+    """Trains a Keras model on a DataFrame. Runs on the driver.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Built, with one input and one output, compiled or not. It is copied when
+        it is set: training changes neither it nor this estimator.
+    featuresCol : str, default "features"
+        Scalars, arrays, dense or sparse vectors, or bytes (uint8), reshaped to the
+        model's input.
+    labelCol : str, default "label"
+        Class indices ``0 .. K-1``, numbers, or vectors of several outputs.
+    weightCol : str, optional
+        Weight of each row in the loss.
+    validationIndicatorCol : str, optional
+        Boolean column, true for rows that only validate.
+    validationFraction : float, default 0.0
+        Share of the rows drawn for validation.
+    predictionCol, probabilityCol, rawPredictionCol : str
+        Output columns of the model; an empty name leaves one out.
+    thresholds : list of float, optional
+        The class with the largest probability / threshold is predicted.
+    loss, optimizer : str, dict or Keras object, optional
+        Override what the model was compiled with.
+    metrics : list, optional
+        Overrides the model's metrics.
+    learningRate : float, optional
+        Overrides the optimizer's learning rate.
+    batchSize : int, default 128
+        Rows of one step over all workers (the global batch), so the number of
+        workers changes neither the learning rate nor the mathematics.
+    epochs : int, default 1
+        Passes over the training rows.
+    numTrainWorkers : int, default 1
+        Workers that train together; each takes a slot.
+    backend : str or config object, default "auto"
+        ``"auto"``, ``"local"``, ``"horovod"``, or a config such as
+        ``HorovodConfig(controller="mpi")``.
+    callbacks : sequence of keras.callbacks.Callback, optional
+        Each rank gets copies; their decisions are made on metrics of all ranks.
+        Not persisted with the estimator.
+    shuffle : bool, default True
+        New order of rows every epoch.
+    classWeight : dict of int to float, optional
+        Weight of each class in the loss.
+    handleInvalid : {"error", "skip"}
+        What happens to rows with nulls, NaN or impossible labels.
+    seed : int, default 0
+        Of the order of rows, dropout and the validation draw.
+    cacheDir : str, optional
+        Where training rows are materialized; must be reachable by all executors.
+    verbose : int, default 1
+        0 keeps the driver quiet.
+    tracking : {"mlflow", "none"}
+        Where the fit is recorded.
+    tracker : Tracker, optional
+        Replaces the default `MlflowTracker()`. Not persisted.
+    problemType : {"auto", "classification", "regression"}
+        What the output means, where the loss does not say.
+    predictBatchSize : int, default 1024
+        Rows the model scores at once.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from pyspark.ml.linalg import Vectors
+    >>> df = spark.createDataFrame(
+    ...     [(Vectors.dense([float(i % 2), 1.0]), i % 2) for i in range(64)], ["features", "label"]
+    ... )  # doctest: +SKIP
+    >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, activation="softmax")])
+    >>> estimator = DLEstimator(
+    ...     model=net, loss="sparse_categorical_crossentropy", epochs=2, tracking="none"
+    ... )
+    >>> estimator.fit(df).transform(df).select("prediction").count()  # doctest: +SKIP
+    64
+    """
+
+    @keyword_only
+    def __init__(
+        self,
+        *,
+        model: Any = None,
+        featuresCol: str | None = None,
+        labelCol: str | None = None,
+        weightCol: str | None = None,
+        validationIndicatorCol: str | None = None,
+        validationFraction: float | None = None,
+        predictionCol: str | None = None,
+        probabilityCol: str | None = None,
+        rawPredictionCol: str | None = None,
+        thresholds: list[float] | None = None,
+        loss: Any = None,
+        optimizer: Any = None,
+        metrics: list[Any] | None = None,
+        learningRate: float | None = None,
+        batchSize: int | None = None,
+        epochs: int | None = None,
+        numTrainWorkers: int | None = None,
+        backend: Any = None,
+        callbacks: Sequence[Any] = (),
+        shuffle: bool | None = None,
+        classWeight: dict[int, float] | None = None,
+        handleInvalid: str | None = None,
+        seed: int | None = None,
+        cacheDir: str | None = None,
+        verbose: int | None = None,
+        tracking: str | None = None,
+        tracker: Tracker | None = None,
+        problemType: str | None = None,
+        predictBatchSize: int | None = None,
+    ) -> None:
+        super().__init__()
+        self._model_archive: bytes | None = None
+        self._custom_objects = CustomObjects()
+        self._compile_config: dict[str, Any] = {}
+        self.callbacks: tuple[Any, ...] = tuple(callbacks)
+        self.tracker = tracker
+        given = dict(self._input_kwargs)
+        for live in ("model", "callbacks", "tracker"):
+            given.pop(live, None)
+        self._set_given(given)
+        if model is not None:
+            self.setModel(model)
+
+    def setParams(self: P, **kwargs: Any) -> P:
+        """Set Params by name."""
+        return self._set_given(kwargs)
+
+    def setModel(self, model: Any) -> DLEstimator:
+        """Copy the Keras model to train.
+
+        Raises
+        ------
+        ModelError
+            If it is not built, has several inputs or outputs, or refers to custom
+            objects that are not registered.
+        """
+        from spark_dlobd.training import keras_codec
+
+        self._model_archive = keras_codec.model_to_archive(model)
+        compiled = keras_codec.own_compile_config(model)
+        self._custom_objects = CustomObjects(keras_codec.custom_objects_of(model, compiled))
+        self._compile_config = compiled
+        return self
+
+    def getModel(self) -> Any:
+        """Return a fresh copy of the Keras model, compiled as the given one was."""
+        return self.build_keras_model()
+
+    @property
+    def model_archive(self) -> bytes:
+        """The model as the bytes of a ``.keras`` file.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is no model.
+        """
+        if self._model_archive is None:
+            raise ConfigurationError(
+                "model must be a built keras.Model. Got None: pass DLEstimator(model=...) or call "
+                "setModel(model)."
+            )
+        return self._model_archive
+
+    def build_keras_model(self) -> Any:
+        """Rebuild the model from its archive."""
+        from spark_dlobd.training import keras_codec
+
+        model = keras_codec.archive_to_model(self.model_archive, self._custom_objects)
+        if self._compile_config:
+            keras_codec.compile_model(model, self._compile_config, self._custom_objects)
+        return model
+
+    def _fit(self, dataset: DataFrame) -> DLModel:
+        from spark_dlobd.estimators.fitting import fit_once
+
+        return fit_once(self, dataset)
+
+    def fitMultiple(
+        self, dataset: DataFrame, paramMaps: Sequence[Any]
+    ) -> Iterator[tuple[int, DLModel]]:
+        """Fit one model per param map, with the data materialized once.
+
+        Parameters
+        ----------
+        dataset : pyspark.sql.DataFrame
+            The rows.
+        paramMaps : sequence of dict
+            Params of each model.
+
+        Returns
+        -------
+        iterator of (int, DLModel)
+            Safe to advance from several threads. Maps that change columns or the
+            validation split get a materialization of their own.
+        """
+        from spark_dlobd.estimators.fitting import SharedDataFits
+
+        return SharedDataFits([self.copy(extra) for extra in paramMaps], dataset)
+
+    def write(self) -> DLEstimatorWriter:
+        """Return a writer; callbacks and the tracker are left out with a warning."""
+        if self.callbacks or self.tracker is not None:
+            logger.warning(
+                "callbacks and tracker are live objects and are not saved with the estimator; "
+                "set them again after loading."
+            )
+        return DLEstimatorWriter(self)
+
+    @classmethod
+    def read(cls) -> DLEstimatorReader:  # type: ignore[override]
+        """Return a reader."""
+        return DLEstimatorReader(cls)

@@ -1,0 +1,215 @@
+"""One fit from DataFrame to model, and several fits that share their data.
+
+Runs on the driver.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from spark_dlobd.data.materialize import materialize
+from spark_dlobd.errors import TrainingError
+from spark_dlobd.estimators.model import DLModel
+from spark_dlobd.estimators.preparation import DataRequest, Prepared, prepare
+from spark_dlobd.tracking.facts import system_facts
+from spark_dlobd.tracking.reporter import Reporter
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from spark_dlobd.data.dataset import DatasetRef
+    from spark_dlobd.estimators.estimator import DLEstimator
+    from spark_dlobd.tracking.base import Tracker
+    from spark_dlobd.training.job import TrainResult
+
+
+def fit_once(estimator: DLEstimator, dataset: DataFrame) -> DLModel:
+    """Check, materialize, train."""
+    prepared = prepare(estimator, dataset)
+    fit = _Fit(estimator, prepared)
+    with fit.tracked(), ExitStack() as stack:
+        with fit.reporter.phase("materialize"):
+            data = stack.enter_context(_materialized(dataset, prepared.request))
+        return fit.train(dataset, data)
+
+
+def _materialized(dataset: DataFrame, request: DataRequest) -> Any:
+    return materialize(
+        dataset,
+        request.columns,
+        cache_dir=request.cache_dir,
+        world_size=request.world_size,
+        validation=request.validation,
+        handle_invalid=request.handle_invalid,
+    )
+
+
+class SharedDataFits(Iterator[tuple[int, DLModel]]):
+    """Fits of several estimators on one DataFrame, each distinct request written once.
+
+    The data goes away after the last fit, after the first failure, or with this
+    object, whichever comes first, but never under a fit that still runs.
+    """
+
+    def __init__(self, estimators: Sequence[DLEstimator], dataset: DataFrame) -> None:
+        self._estimators = list(estimators)
+        self._dataset = dataset
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._next = 0
+        self._running = 0
+        self._failed = False
+        self._stack = ExitStack()
+        self._data: dict[DataRequest, DatasetRef] = {}
+
+    def __iter__(self) -> SharedDataFits:
+        return self
+
+    def __next__(self) -> tuple[int, DLModel]:
+        index = self._begin()
+        try:
+            return index, self._fit(self._estimators[index])
+        except BaseException:
+            self._failed = True
+            raise
+        finally:
+            self._end()
+
+    def _begin(self) -> int:
+        with self._lock:
+            if self._next >= len(self._estimators):
+                raise StopIteration
+            if self._failed:
+                raise TrainingError("An earlier fit on the same data failed; its data is gone.")
+            index = self._next
+            self._next += 1
+            self._running += 1
+            return index
+
+    def _end(self) -> None:
+        with self._lock:
+            self._running -= 1
+            done = self._failed or self._next >= len(self._estimators)
+            if done and not self._running:
+                self._data.clear()
+                self._stack.close()
+
+    def _fit(self, estimator: DLEstimator) -> DLModel:
+        prepared = prepare(estimator, self._dataset)
+        fit = _Fit(estimator, prepared)
+        with fit.tracked():
+            with fit.reporter.phase("materialize"):
+                data = self._get(prepared.request)
+            return fit.train(self._dataset, data)
+
+    def _get(self, request: DataRequest) -> DatasetRef:
+        with self._writing:
+            if request not in self._data:
+                context = _materialized(self._dataset, request)
+                self._data[request] = self._stack.enter_context(context)
+            return self._data[request]
+
+    def __del__(self) -> None:
+        self._stack.close()
+
+
+class _Fit:
+    """One training with its reporter and report."""
+
+    def __init__(self, estimator: DLEstimator, prepared: Prepared) -> None:
+        self._estimator = estimator
+        self._prepared = prepared
+        self._report: dict[str, Any] = {
+            "backend": prepared.backend.name,
+            "backend_reason": prepared.reason,
+            "workers": prepared.job.config.world_size,
+            "batch_size": prepared.job.config.batch_size,
+            "seed": prepared.job.config.seed,
+            "system": system_facts(),
+        }
+        config = prepared.job.config
+        self._trackers = _trackers(estimator)
+        self.reporter = Reporter(
+            epochs=config.epochs,
+            steps_per_epoch=1,
+            batch_size=config.batch_size,
+            trackers=self._trackers,
+            verbose=config.verbose,
+        )
+
+    def tracked(self) -> _Tracked:
+        """Context that opens the trackers' run and ends it as the fit ended."""
+        return _Tracked(self)
+
+    def train(self, dataset: DataFrame, data: DatasetRef) -> DLModel:
+        """Train on materialized rows."""
+        from spark_dlobd.data.plan import ShardPlan
+
+        prepared = self._prepared
+        config = prepared.job.config
+        counts = tuple(group.rows for group in data.train)
+        plan = ShardPlan(counts, config.world_size, config.batch_size, config.seed)
+        self.reporter.steps_per_epoch = plan.steps_per_epoch
+        self.reporter.dataset(data)
+        result = prepared.backend.fit(dataset.sparkSession, prepared.job, data, self.reporter)
+        self._report |= result.report
+        self._report |= {
+            "rows": {"train": data.rows("train"), "validation": data.rows("validation")},
+            "skipped_rows": data.skipped_rows,
+            "materialized_bytes": data.bytes,
+        }
+        return self._model(result)
+
+    def _model(self, result: TrainResult) -> DLModel:
+        model = DLModel.from_training(
+            self._prepared.job.model,
+            replace(result, report=self._report),
+            self._prepared.job.columns,
+            self._prepared.label_metadata,
+            self._estimator,
+        )
+        self.trained = model
+        return model
+
+
+class _Tracked:
+    def __init__(self, fit: _Fit) -> None:
+        self._fit = fit
+
+    def __enter__(self) -> None:
+        fit = self._fit
+        estimator = fit._estimator
+        params = {param.name: value for param, value in estimator.extractParamMap().items()}
+        tags = {
+            "backend": fit._prepared.backend.name,
+            "backend_reason": fit._prepared.reason,
+        }
+        fit.reporter.start(params, tags)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        fit = self._fit
+        fit._report["seconds"] = fit.reporter.seconds
+        if kind is None:
+            model = fit.trained.getKerasModel() if fit._trackers else None
+            with fit.reporter.phase("log"):
+                fit.reporter.finish("FINISHED", fit._report, model)
+        else:
+            status = "FAILED" if issubclass(kind, Exception) else "KILLED"
+            fit.reporter.finish(status, fit._report)
+
+
+def _trackers(estimator: DLEstimator) -> list[Tracker]:
+    """Trackers of one fit; fits that run at the same time do not share one."""
+    if estimator.getTracking() == "none":
+        return []
+    tracker = estimator.tracker
+    if tracker is None:
+        from spark_dlobd.tracking.mlflow import MlflowTracker
+
+        return [MlflowTracker()]
+    new = getattr(tracker, "new", None)
+    return [new() if new is not None else tracker]

@@ -1,0 +1,196 @@
+"""Params and a DataFrame's schema become one frozen job. Runs on the driver.
+
+Everything that can be wrong is found here, before the first Spark job.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from spark_dlobd.backends.registry import choose_backend
+from spark_dlobd.data import columns as data_columns
+from spark_dlobd.data.split import ValidationSplit
+from spark_dlobd.errors import ConfigurationError
+from spark_dlobd.training import keras_codec
+from spark_dlobd.training.job import (
+    ColumnSpec,
+    FitConfig,
+    ModelSpec,
+    OutputSpec,
+    TensorColumn,
+    TrainJob,
+)
+from spark_dlobd.training.output import loss_name
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+    from pyspark.sql.types import StructType
+
+    from spark_dlobd.backends.base import Backend
+    from spark_dlobd.estimators.estimator import DLEstimator
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """What determines the materialized data; equal requests share one materialization."""
+
+    columns: ColumnSpec
+    validation: ValidationSplit | None
+    handle_invalid: str
+    cache_dir: str | None
+    world_size: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A checked fit.
+
+    Attributes
+    ----------
+    job : TrainJob
+        What to train.
+    request : DataRequest
+        On which rows.
+    backend : Backend
+        With what.
+    reason : str
+        Why this backend.
+    label_metadata : dict
+        Metadata of the label column.
+    """
+
+    job: TrainJob
+    request: DataRequest
+    backend: Backend
+    reason: str
+    label_metadata: dict[str, Any]
+
+
+def prepare(estimator: DLEstimator, dataset: DataFrame) -> Prepared:
+    """Check every setting against the model, the schema and the cluster.
+
+    Raises
+    ------
+    ConfigurationError, ModelError
+        Whatever is wrong, with what was expected.
+    """
+    estimator.check_params()
+    model = estimator.build_keras_model()
+    compile_config = keras_codec.compile_config(
+        model,
+        loss=estimator.getLoss(),
+        optimizer=estimator.getOptimizer(),
+        metrics=estimator.getMetrics(),
+        learning_rate=estimator.getLearningRate(),
+    )
+    problem: Any = estimator.getProblemType()
+    output = keras_codec.output_spec(model, compile_config, problem)
+    workers = estimator.getNumTrainWorkers()
+    _check_reduction(compile_config, workers)
+    columns = _columns(estimator, dataset.schema, model, compile_config, output)
+    spec = ModelSpec(
+        archive=estimator.model_archive,
+        compile_config=compile_config,
+        output=output,
+        custom_objects=keras_codec.custom_objects_of(model, compile_config),
+    )
+    config = FitConfig(
+        world_size=workers,
+        batch_size=estimator.getBatchSize(),
+        epochs=estimator.getEpochs(),
+        seed=estimator.getSeed(),
+        shuffle=estimator.getShuffle(),
+        class_weight=_class_weight(estimator, output),
+        callbacks=tuple(estimator.callbacks),
+        verbose=estimator.getVerbose(),
+    )
+    job = TrainJob(uuid.uuid4().hex[:12], spec, columns, config)
+    backend, reason = choose_backend(
+        estimator.getOrDefault(estimator.backend), dataset.sparkSession, workers
+    )
+    backend.check(dataset.sparkSession, job)
+    request = DataRequest(
+        columns,
+        _validation(estimator, dataset.schema),
+        estimator.getHandleInvalid(),
+        estimator.getCacheDir(),
+        workers,
+    )
+    metadata = dict(dataset.schema[estimator.getLabelCol()].metadata or {})
+    return Prepared(job, request, backend, reason, metadata)
+
+
+def _columns(
+    estimator: DLEstimator,
+    schema: StructType,
+    model: Any,
+    compile_config: dict[str, Any],
+    output: OutputSpec,
+) -> ColumnSpec:
+    weight_col = estimator._value("weightCol")
+    data_columns.check_roles(
+        {
+            "featuresCol": estimator.getFeaturesCol(),
+            "labelCol": estimator.getLabelCol(),
+            "weightCol": weight_col,
+            "validationIndicatorCol": estimator._value("validationIndicatorCol"),
+        }
+    )
+    shape = keras_codec.input_shape(model)
+    return ColumnSpec(
+        features=data_columns.feature_column(schema, estimator.getFeaturesCol(), shape),
+        label=_label(estimator.getLabelCol(), schema, model, compile_config, output),
+        weight=data_columns.weight_column(schema, weight_col) if weight_col else None,
+    )
+
+
+def _label(
+    name: str, schema: StructType, model: Any, compile_config: dict[str, Any], output: OutputSpec
+) -> TensorColumn:
+    """Class indices for classification, unless the loss wants one-hot rows."""
+    one_hot = str(loss_name(compile_config.get("loss"))).startswith("categorical")
+    if output.problem == "binary":
+        return data_columns.label_column(schema, name, (), 2)
+    if output.problem == "multiclass" and not one_hot:
+        return data_columns.label_column(schema, name, (), output.units)
+    shape = (output.units,) if output.units > 1 else ()
+    return data_columns.label_column(schema, name, shape, None)
+
+
+def _validation(estimator: DLEstimator, schema: StructType) -> ValidationSplit | None:
+    indicator = estimator._value("validationIndicatorCol")
+    if indicator:
+        data_columns.check_indicator(schema, indicator)
+        return ValidationSplit(indicator=indicator)
+    fraction = estimator.getValidationFraction()
+    if fraction:
+        return ValidationSplit(fraction=fraction, seed=estimator.getSeed())
+    return None
+
+
+def _class_weight(estimator: DLEstimator, output: OutputSpec) -> dict[int, float] | None:
+    weights = estimator.getClassWeight()
+    if not weights:
+        return None
+    classes = 2 if output.problem == "binary" else output.units
+    if output.problem == "regression" or max(weights) >= classes:
+        raise ConfigurationError(
+            f"classWeight must name classes of the model (0 to {classes - 1} of a "
+            f"classification). Got {weights} for a {output.problem} model."
+        )
+    return {int(k): float(v) for k, v in weights.items()}
+
+
+def _check_reduction(compile_config: dict[str, Any], workers: int) -> None:
+    """Only a mean over rows can be averaged over workers."""
+    loss = compile_config.get("loss")
+    config = loss.get("config") if isinstance(loss, dict) else None
+    reduction = config.get("reduction") if isinstance(config, dict) else None
+    if workers > 1 and reduction in ("sum", "mean_with_sample_weight"):
+        raise ConfigurationError(
+            f"A loss with reduction={reduction!r} means something else on every number of "
+            "workers. Use reduction='sum_over_batch_size' (Keras's default), or "
+            "numTrainWorkers=1."
+        )
