@@ -262,8 +262,9 @@ def _taken(rows: Columns, order: NDArray[np.int64]) -> Columns:
 
 def _decoded(stored: NDArray[Any], column: TensorColumn) -> NDArray[Any]:
     """Tensors ``(rows, *shape)`` of a stored column; binary ones in a single copy."""
+    shape = (len(stored), *column.shape)
     if stored.dtype != object:
-        return stored.astype(column.dtype, copy=False)
+        return stored.astype(column.dtype, copy=False).reshape(shape)
     little = np.dtype(column.dtype).newbyteorder("<")
     flat = np.frombuffer(b"".join(stored.tolist()), dtype=little)
-    return flat.astype(column.dtype, copy=False).reshape((len(stored), *column.shape))
+    return flat.astype(column.dtype, copy=False).reshape(shape)

@@ -7,6 +7,7 @@ from spark_dlobd.training.job import TensorColumn
 STORED_NAMES = ("features", "label", "weight")
 """Names of the stored columns, in the order of `ColumnSpec.all`."""
 
+# Spark has no unsigned byte, so uint8 is widened.
 _SCALAR_TYPES = {
     "uint8": "smallint",
     "int8": "tinyint",
@@ -20,8 +21,8 @@ _SCALAR_TYPES = {
 def stored_type(column: TensorColumn) -> str:
     """Spark type of a stored column.
 
-    A scalar stays a number, since a Parquet number costs nothing to read. Every
-    other tensor is its raw little-endian bytes.
+    A single element stays a number, since a Parquet number costs nothing to read.
+    Every other tensor is its raw little-endian bytes.
 
     Examples
     --------
@@ -30,4 +31,4 @@ def stored_type(column: TensorColumn) -> str:
     >>> stored_type(TensorColumn("y", "int32", (), num_classes=10))
     'int'
     """
-    return _SCALAR_TYPES[column.dtype] if column.shape == () else "binary"
+    return _SCALAR_TYPES[column.dtype] if column.size == 1 else "binary"

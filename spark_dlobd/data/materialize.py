@@ -1,0 +1,361 @@
+"""A DataFrame written once as raw tensors, for all workers and epochs of a fit."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from spark_dlobd.data.checks import all_checks, invalid_rows_error
+from spark_dlobd.data.columns import check_indicator, check_roles, quoted, tensor_expressions
+from spark_dlobd.data.dataset import DatasetRef, RowGroup, Split
+from spark_dlobd.data.encode import REASON, VALIDATION, encode_batches, encoded_schema
+from spark_dlobd.data.rebalance import rebalance
+from spark_dlobd.data.split import ValidationSplit
+from spark_dlobd.data.storage import CacheDirectory, count_rows
+from spark_dlobd.data.storage_schema import STORED_NAMES
+from spark_dlobd.errors import ConfigurationError, DataError, TrainingTimeoutError
+from spark_dlobd.spark import spark_context
+from spark_dlobd.training.job import ColumnSpec, InvalidRows
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, Observation
+
+__all__ = ["ROW_GROUP_BYTES", "ValidationSplit", "materialize", "reuse_data"]
+
+ROW_GROUP_BYTES = 16 * 2**20
+_METRICS_TIMEOUT_S = 60.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be written; equal requests on equal rows give equal data."""
+
+    columns: ColumnSpec
+    cache_dir: str | None
+    validation: ValidationSplit | None
+    handle_invalid: InvalidRows
+    row_group_bytes: int
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.handle_invalid not in ("error", "skip"):
+            raise ConfigurationError(
+                f"handleInvalid must be 'error' or 'skip'. Got {self.handle_invalid!r}."
+            )
+        if self.row_group_bytes < 1:
+            raise ConfigurationError(
+                f"row_group_bytes must be an int in [1, inf). Got {self.row_group_bytes}."
+            )
+
+    @property
+    def indicator(self) -> str | None:
+        """Column that marks validation rows."""
+        return None if self.validation is None else self.validation.indicator
+
+    @property
+    def rows_per_file(self) -> int:
+        """Rows of about `row_group_bytes`."""
+        import numpy as np
+
+        sizes = [np.dtype(column.dtype).itemsize * column.size for column in self.columns.all]
+        return max(1, self.row_group_bytes // (sum(sizes) + 4 * len(sizes)))
+
+
+@contextmanager
+def materialize(
+    df: DataFrame,
+    columns: ColumnSpec,
+    *,
+    cache_dir: str | None = None,
+    world_size: int = 1,
+    validation: ValidationSplit | None = None,
+    handle_invalid: InvalidRows = "error",
+    row_group_bytes: int = ROW_GROUP_BYTES,
+) -> Iterator[DatasetRef]:
+    """Write the rows of a DataFrame as tensors and remove them at the end.
+
+    Runs on the driver. The rows are read once: cast in the JVM, checked and turned
+    into raw bytes in Arrow batches on the executors, written as Parquet by Spark.
+    Within `reuse_data` the files outlive this context and serve later fits.
+
+    Parameters
+    ----------
+    df : pyspark.sql.DataFrame
+        The rows.
+    columns : ColumnSpec
+        From `feature_column`, `label_column` and `weight_column`.
+    cache_dir : str, optional
+        Path or URL that driver and executors share; a unique directory is made in
+        it. Default on local masters: the temporary directory.
+    world_size : int, default 1
+        Workers that will read; each split has at least one file for each.
+    validation : ValidationSplit, optional
+        Which rows are for validation. Default: none.
+    handle_invalid : {"error", "skip"}, default "error"
+        Whether rows with nulls, NaN, wrong lengths or labels outside the classes
+        end the fit or are left out.
+    row_group_bytes : int, default 16 MiB
+        Wanted size of one file, in bytes.
+
+    Yields
+    ------
+    DatasetRef
+        Valid until the context ends.
+
+    Raises
+    ------
+    ConfigurationError
+        A setting is wrong, or `cache_dir` is missing on a cluster.
+    DataError
+        Rows are not valid, or a split has none or fewer than `world_size`.
+
+    Examples
+    --------
+    >>> spec = ColumnSpec(  # doctest: +SKIP
+    ...     feature_column(df.schema, "features", (784,)),
+    ...     label_column(df.schema, "label", num_classes=10),
+    ... )
+    >>> with materialize(df, spec, world_size=2) as data:  # doctest: +SKIP
+    ...     plan = ShardPlan.of(data.train, world_size=2, batch_size=128, seed=1)
+    """
+    from spark_dlobd.data.reuse import current_scope
+
+    request = Request(columns, cache_dir, validation, handle_invalid, row_group_bytes)
+    _check_columns(df, request)
+    scope = current_scope()
+    if scope is not None:
+        data = scope.dataset(df, request, partial(write_rows, world_size=world_size))
+        _check_sizes(data, request, world_size)
+        yield data
+        return
+    directory, data = write_rows(df, request, world_size)
+    try:
+        _check_sizes(data, request, world_size)
+        yield data
+    finally:
+        directory.remove()
+
+
+@contextmanager
+def reuse_data() -> Iterator[None]:
+    """Keep materialized data for all fits inside, e.g. those of a CrossValidator.
+
+    Runs on the driver. A later fit on the same rows and columns reads the files of
+    the first, whatever thread it runs in. Rows are the same if Spark says that the
+    plans are, or else if one aggregation over them gives the same content. Files
+    are removed when the outermost scope ends; sources must not change before.
+
+    Examples
+    --------
+    >>> with reuse_data():  # doctest: +SKIP
+    ...     best = CrossValidator(estimator=estimator, ...).fit(df)
+    """
+    from spark_dlobd.data.reuse import entered_scope
+
+    with entered_scope():
+        yield
+
+
+def _check_columns(df: DataFrame, request: Request) -> None:
+    columns = request.columns
+    if request.indicator is not None:
+        check_indicator(df.schema, request.indicator)
+    check_roles(
+        {
+            "featuresCol": columns.features.name,
+            "labelCol": columns.label.name,
+            "weightCol": None if columns.weight is None else columns.weight.name,
+            "validationIndicatorCol": request.indicator,
+        }
+    )
+
+
+def write_rows(
+    df: DataFrame, request: Request, world_size: int
+) -> tuple[CacheDirectory, DatasetRef]:
+    """Write the rows into a new directory, which is gone again if that fails."""
+    directory = CacheDirectory(df.sparkSession, request.cache_dir)
+    try:
+        return directory, _write(df, request, directory, world_size)
+    except BaseException:
+        directory.remove_after_failure()
+        raise
+
+
+def _write(
+    df: DataFrame, request: Request, directory: CacheDirectory, world_size: int
+) -> DatasetRef:
+    from pyspark.sql import Observation
+
+    observation = Observation()
+    rows = _checked_rows(df, request, observation)
+    with _cancelled_on_error(df):
+        _write_parquet(rows, request, directory)
+    metrics = _metrics(observation)
+    bad = _judged(metrics, request)
+    files = directory.parquet_files()
+    groups = count_rows(files)
+    written = sum(group.rows for group in groups)
+    if written != metrics["rows"] - bad:
+        raise DataError(
+            f"The files in {directory.url} hold {written} rows, {metrics['rows'] - bad} were "
+            f"written. Check that nothing else writes to or cleans the cache directory."
+        )
+    validation = [group for group in groups if f"/{VALIDATION}=true/" in group.url]
+    train = [group for group in groups if f"/{VALIDATION}=true/" not in group.url]
+    sizes = dict(files)
+    train_files = _rebalanced(train, sizes, request, world_size)
+    validation_files = _rebalanced(validation, sizes, request, world_size)
+    return DatasetRef(
+        root=directory.url,
+        columns=request.columns,
+        train=train_files,
+        validation=validation_files,
+        skipped_rows=bad,
+        bytes=sum(size for _, size in directory.parquet_files()),
+    )
+
+
+def _checked_rows(df: DataFrame, request: Request, observation: Observation) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    expressions = tensor_expressions(df.schema, request.columns)
+    stored = list(STORED_NAMES[: len(expressions)])
+    split = _split_expression(request.validation)
+    if split is not None:
+        expressions.append(split.alias(VALIDATION))
+        stored.append(VALIDATION)
+    encoded = df.select(*expressions).mapInArrow(
+        partial(encode_batches, columns=request.columns),
+        encoded_schema(request.columns, split is not None),
+    )
+    observed = encoded.observe(observation, *_counts(request))
+    return observed.where(F.col(REASON) == 0).select(*stored)
+
+
+def _split_expression(validation: ValidationSplit | None) -> Column | None:
+    from pyspark.sql import functions as F
+
+    if validation is None:
+        return None
+    if validation.indicator is not None:
+        return F.col(quoted(validation.indicator))
+    return F.rand(validation.seed) < F.lit(validation.fraction)
+
+
+def _counts(request: Request) -> list[Column]:
+    """Metrics of the one pass: rows, bad rows, and what is wrong with them."""
+    from pyspark.sql import functions as F
+
+    reason = F.col(REASON)
+    counts = [F.count(F.lit(1)).alias("rows"), F.count_if(reason != 0).alias("bad")]
+    for check in all_checks(request.columns, request.indicator):
+        counts.append(F.count_if(reason.bitwiseAND(1 << check.bit) != 0).alias(check.key))
+    for role in ("features", "label"):
+        lengths = F.slice(F.array_sort(F.collect_set(f"length_{role}")), 1, 10)
+        counts.append(F.concat_ws(", ", lengths.cast("array<string>")).alias(f"lengths_{role}"))
+    counts.append(F.min("bad_label").alias("label_min"))
+    counts.append(F.max("bad_label").alias("label_max"))
+    return counts
+
+
+def _write_parquet(rows: DataFrame, request: Request, directory: CacheDirectory) -> None:
+    writer = (
+        rows.write.mode("append")
+        .option("compression", "uncompressed")
+        .option("maxRecordsPerFile", request.rows_per_file)
+        # One file is one row group: the limit on rows comes long before this one.
+        .option("parquet.block.size", 4 * max(request.row_group_bytes, 2**25))
+        .option("parquet.enable.dictionary", "false")
+        # Smallest and largest tensor of a page help nobody and cost a comparison a row.
+        .option("parquet.column.statistics.enabled", "false")
+    )
+    if request.validation is not None:
+        writer = writer.partitionBy(VALIDATION)
+    writer.parquet(f"{directory.url}/rows")
+
+
+@contextmanager
+def _cancelled_on_error(df: DataFrame) -> Iterator[None]:
+    """Cancel the jobs started inside if the block ends with an exception, Ctrl-C included."""
+    context = spark_context(df.sparkSession)
+    tag = f"spark-dlobd-{uuid.uuid4().hex}"
+    context.addJobTag(tag)
+    try:
+        yield
+    except BaseException:
+        context.cancelJobsWithTag(tag)
+        raise
+    finally:
+        context.removeJobTag(tag)
+
+
+def _metrics(observation: Observation) -> dict[str, Any]:
+    """Observed metrics; they arrive from Spark's listener a moment after the write."""
+    java: Any = observation._jo
+    future = java.future()
+    deadline = time.monotonic() + _METRICS_TIMEOUT_S
+    while not future.isCompleted():
+        if time.monotonic() > deadline:
+            raise TrainingTimeoutError(
+                f"Spark did not report the row counts within {_METRICS_TIMEOUT_S:g} s of writing. "
+                f"Its listener queue may be full: raise spark.scheduler.listenerbus.eventqueue."
+                f"capacity."
+            )
+        time.sleep(0.01)
+    return dict(observation.get)
+
+
+def _judged(metrics: Mapping[str, Any], request: Request) -> int:
+    """Number of rows that are left out; raise if there should be none or nothing is left."""
+    total, bad = int(metrics["rows"]), int(metrics["bad"])
+    if total == 0:
+        raise DataError("The DataFrame has no rows. Expected at least one to train on.")
+    if bad == 0:
+        return 0
+    checks = all_checks(request.columns, request.indicator)
+    error = invalid_rows_error(checks, request.columns, metrics, total, bad)
+    if request.handle_invalid == "error" or bad == total:
+        raise error
+    _log.warning("Left out by handleInvalid='skip': %s", error)
+    return bad
+
+
+def _rebalanced(
+    groups: list[RowGroup], sizes: Mapping[str, int], request: Request, world_size: int
+) -> tuple[RowGroup, ...]:
+    total = sum(sizes[group.url] for group in groups)
+    if not groups:
+        return ()
+    return tuple(rebalance(groups, total, world_size, request.row_group_bytes))
+
+
+def _check_sizes(data: DatasetRef, request: Request, world_size: int) -> None:
+    splits: tuple[Split, ...] = ("train", "validation") if request.validation else ("train",)
+    for split in splits:
+        rows = data.rows(split)
+        if rows == 0:
+            raise DataError(
+                f"The {split} split has no rows, expected at least {world_size}: "
+                f"{_split_hint(request)}"
+            )
+        if rows < world_size:
+            raise DataError(
+                f"The {split} split has {rows} rows for {world_size} workers, expected at least "
+                f"one each: use at most {rows} workers or more data."
+            )
+
+
+def _split_hint(request: Request) -> str:
+    if request.validation is None:
+        return "give a DataFrame with rows."
+    if request.validation.indicator is not None:
+        return f"'{request.validation.indicator}' must be true for some rows and false for others."
+    return f"the fraction {request.validation.fraction:g} is too small or too large for the data."

@@ -1,0 +1,116 @@
+"""Schema to tensors, without a JVM."""
+
+from __future__ import annotations
+
+import pytest
+from pyspark.ml.linalg import VectorUDT
+from pyspark.sql import types as T
+
+from spark_dlobd.data.columns import (
+    check_indicator,
+    check_roles,
+    feature_column,
+    label_column,
+    weight_column,
+)
+from spark_dlobd.errors import ConfigurationError
+from spark_dlobd.training.job import TensorColumn
+
+SCHEMA = (
+    T.StructType()
+    .add("vec", VectorUDT(), metadata={"ml_attr": {"num_attrs": 4}})
+    .add(
+        "named", VectorUDT(), metadata={"ml_attr": {"attrs": {"numeric": [{}, {}], "binary": [{}]}}}
+    )
+    .add("unknown", VectorUDT())
+    .add("doubles", T.ArrayType(T.DoubleType()))
+    .add("shorts", T.ArrayType(T.ShortType()))
+    .add("flags", T.ArrayType(T.BooleanType()))
+    .add("nested", T.ArrayType(T.ArrayType(T.FloatType())))
+    .add("image", T.BinaryType())
+    .add("num", T.DoubleType())
+    .add("long", T.LongType())
+    .add("flag", T.BooleanType())
+    .add("text", T.StringType())
+    .add("when", T.DateType())
+    .add("same", T.IntegerType())
+    .add("Same", T.IntegerType())
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype"),
+    [
+        ("vec", (2, 2), "float32"),
+        ("unknown", (9,), "float32"),
+        ("named", (3,), "float32"),
+        ("doubles", (28, 28, 1), "float32"),
+        ("shorts", (5,), "int16"),
+        ("flags", (5,), "uint8"),
+        ("image", (4, 4, 3), "uint8"),
+        ("num", (), "float32"),
+        ("num", (1,), "float32"),
+        ("long", (), "int64"),
+        ("flag", (), "uint8"),
+    ],
+)
+def test_feature_dtypes(name, shape, dtype):
+    assert feature_column(SCHEMA, name, shape) == TensorColumn(name, dtype, shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("vec", (5,), r"'vec' holds vectors of shape \(4,\).*expects shape \(5,\), which is 5"),
+        ("named", (2, 2), r"vectors of shape \(3,\).*shape \(2, 2\), which is 4 elements"),
+        ("num", (784,), r"'num' holds one number per row.*shape \(784,\)"),
+        ("doubles", (0,), r"must be fixed and positive. Got \(0,\)"),
+        ("missing", (1,), r"'missing' is not in the DataFrame. Available columns: 'vec', 'named'"),
+        ("VEC", (4,), r"'VEC' is not in the DataFrame"),
+        ("same", (), r"ambiguous: the DataFrame has 'same', 'Same'"),
+        ("nested", (4,), r"array<array<float>>. Flatten nested arrays first"),
+        ("text", (), r"Got string. Index and encode strings first: StringIndexer"),
+        ("when", (), r"'when' must be a number, an array of numbers, a vector or binary. Got date"),
+    ],
+)
+def test_wrong_features_are_explained(name, shape, message):
+    with pytest.raises(ConfigurationError, match=message):
+        feature_column(SCHEMA, name, shape)
+
+
+def test_labels():
+    assert label_column(SCHEMA, "num", num_classes=10) == TensorColumn("num", "int32", (), 10)
+    assert label_column(SCHEMA, "flag", num_classes=2) == TensorColumn("flag", "int32", (), 2)
+    assert label_column(SCHEMA, "long") == TensorColumn("long", "float32", ())
+    assert label_column(SCHEMA, "vec", (4,)) == TensorColumn("vec", "float32", (4,))
+    assert label_column(SCHEMA, "shorts", (2,)) == TensorColumn("shorts", "float32", (2,))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "message"),
+    [
+        ("text", (), 3, r"'text' must be numeric. Got string: index it first.*StringIndexer"),
+        ("vec", (), 3, r"'vec' must hold a class index per row"),
+        ("image", (3,), None, r"'image' must hold numbers, an array or a vector. Got binary"),
+        ("vec", (3,), None, r"vectors of shape \(4,\).*expects shape \(3,\)"),
+        ("num", (3,), None, r"'num' holds one number per row"),
+    ],
+)
+def test_wrong_labels_are_explained(name, shape, classes, message):
+    with pytest.raises(ConfigurationError, match=message):
+        label_column(SCHEMA, name, shape, classes)
+
+
+def test_weights_and_indicators():
+    assert weight_column(SCHEMA, "long") == TensorColumn("long", "float32", ())
+    with pytest.raises(ConfigurationError, match="weight column 'flag' must be numeric. Got bool"):
+        weight_column(SCHEMA, "flag")
+    check_indicator(SCHEMA, "flag")
+    with pytest.raises(ConfigurationError, match="'num' must be boolean. Got double"):
+        check_indicator(SCHEMA, "num")
+
+
+def test_one_column_for_two_roles_is_refused():
+    check_roles({"featuresCol": "x", "labelCol": "y", "weightCol": None, "other": None})
+    with pytest.raises(ConfigurationError, match="featuresCol and weightCol must name different"):
+        check_roles({"featuresCol": "x", "labelCol": "y", "weightCol": "X"})
