@@ -45,10 +45,10 @@ class MlflowTracker:
     ``learning_curves.png``, ``report.json`` and the Keras model.
 
     Every call returns at once: records go to a local file, which one daemon thread
-    delivers. A server that is down, slow or failing costs the fit at most
-    `close_timeout_s`; a warning then names it and the file
-    ``spark_dlobd-metrics-<run id>.jsonl`` that holds all records. MLflow is imported
-    by that thread, too.
+    delivers. A server that is down, slow or failing costs the end of the fit one or
+    two requests of `timeout_s` and at most `close_timeout_s`; a warning then names it
+    and the file ``spark_dlobd-metrics-<run id>.jsonl`` that holds all records. MLflow
+    is imported by that thread, too.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class MlflowTracker:
         Name of the logged model. Default ``"model"``.
     timeout_s : float, optional
         Limit of one request to the server, default 5. It holds for this tracker's
-        thread alone. Uploads get six times as much.
+        thread alone. Files of the model get six times as much.
     close_timeout_s : float, optional
         Longest wait at the end of a fit for a server that does not keep up, default 20.
     upload_timeout_s : float, optional

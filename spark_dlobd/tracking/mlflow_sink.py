@@ -68,7 +68,7 @@ class MlflowSink:
     choice : RunChoice
         Which run.
     timeout_s : float
-        Limit of one request; uploads get six times as much.
+        Limit of one request; the model's files get six times as much.
     log_model : bool
         Whether `upload` logs the Keras model.
     model_name : str
@@ -129,7 +129,7 @@ class MlflowSink:
 
     def upload(self, model: Any | None) -> None:
         """Log curves, report and the Keras model."""
-        with request_limits(self.timeout_s * _UPLOAD_REQUEST_FACTOR):
+        with request_limits(self.timeout_s):
             history = {
                 name: [float(value) for value in values]
                 for name, values in self._final["history"].items()
@@ -246,7 +246,8 @@ class MlflowSink:
             with tempfile.TemporaryDirectory(prefix="spark_dlobd-") as folder:
                 path = str(Path(folder) / "model")
                 save_keras_model(model, path, self._run, logged)
-                client.log_model_artifacts(logged.model_id, path)
+                with request_limits(self.timeout_s * _UPLOAD_REQUEST_FACTOR):
+                    client.log_model_artifacts(logged.model_id, path)
             client.log_outputs(self._run, [LoggedModelOutput(logged.model_id, step=step)])
             if self._last_epoch:
                 metrics = as_metrics(self._last_epoch, model_id=logged.model_id)
