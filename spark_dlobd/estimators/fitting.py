@@ -16,7 +16,7 @@ from spark_dlobd.errors import TrainingError
 from spark_dlobd.estimators.model import DLModel
 from spark_dlobd.estimators.preparation import DataRequest, Prepared, prepare
 from spark_dlobd.tracking.facts import system_facts
-from spark_dlobd.tracking.reporter import Reporter
+from spark_dlobd.tracking.reporter import Reporter, status_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -135,7 +135,6 @@ class _Fit:
         self._trackers = _trackers(estimator)
         self.reporter = Reporter(
             epochs=config.epochs,
-            steps_per_epoch=1,
             batch_size=config.batch_size,
             trackers=self._trackers,
             verbose=config.verbose,
@@ -153,7 +152,7 @@ class _Fit:
         config = prepared.job.config
         counts = tuple(group.rows for group in data.train)
         plan = ShardPlan(counts, config.world_size, config.batch_size, config.seed)
-        self.reporter.steps_per_epoch = plan.steps_per_epoch
+        self.reporter.expect(plan.steps_per_epoch)
         self.reporter.dataset(data)
         result = prepared.backend.fit(dataset.sparkSession, prepared.job, data, self.reporter)
         self._report |= result.report
@@ -187,19 +186,21 @@ class _Tracked:
         tags = {
             "backend": fit._prepared.backend.name,
             "backend_reason": fit._prepared.reason,
+            "spark_dlobd.run_id": fit._prepared.job.run_id,
         }
         fit.reporter.start(params, tags)
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
         fit = self._fit
         fit._report["seconds"] = fit.reporter.seconds
-        if kind is None:
+        if error is None:
             model = fit.trained.getKerasModel() if fit._trackers else None
             with fit.reporter.phase("log"):
                 fit.reporter.finish("FINISHED", fit._report, model)
         else:
-            status = "FAILED" if issubclass(kind, Exception) else "KILLED"
-            fit.reporter.finish(status, fit._report)
+            fit.reporter.finish(status_of(error), fit._report)
 
 
 def _trackers(estimator: DLEstimator) -> list[Tracker]:

@@ -90,6 +90,11 @@ class ProgressLine:
         if self._done == 0 or name != "train":
             self._progress.update(self._task, description=name)
 
+    def expect(self, steps_per_epoch: int) -> None:
+        """Take the number of steps of an epoch."""
+        self._steps = steps_per_epoch
+        self._progress.update(self._task, total=self._epochs * steps_per_epoch)
+
     def step(self, epoch: int, step: int, metrics: dict[str, float]) -> None:
         """Show one step."""
         done = epoch * self._steps + step + 1

@@ -36,7 +36,7 @@ class Reporter:
     epochs : int
         Passes over the data.
     steps_per_epoch : int
-        Steps of one epoch, the same for every rank.
+        Steps of one epoch, the same for every rank. Default 1, until `expect`.
     batch_size : int
         Rows of one step over all workers.
     trackers : sequence of Tracker, optional
@@ -61,7 +61,7 @@ class Reporter:
         self,
         *,
         epochs: int,
-        steps_per_epoch: int,
+        steps_per_epoch: int = 1,
         batch_size: int,
         trackers: Sequence[Tracker] = (),
         verbose: int = 1,
@@ -107,6 +107,12 @@ class Reporter:
             epochs = [self._by_epoch[epoch] for epoch in sorted(self._by_epoch)]
         names = dict.fromkeys(name for metrics in epochs for name in metrics)
         return {name: [metrics.get(name, math.nan) for metrics in epochs] for name in names}
+
+    def expect(self, steps_per_epoch: int) -> None:
+        """Tell how many steps an epoch has, once the rows are counted."""
+        with self._lock:
+            self.steps_per_epoch = steps_per_epoch
+            self._show("expect", steps_per_epoch)
 
     def start(self, params: dict[str, Any], tags: dict[str, str]) -> None:
         """Begin the run in every tracker. Call it on the thread that called ``fit``."""
