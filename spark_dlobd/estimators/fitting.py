@@ -160,6 +160,7 @@ class _Fit:
             "rows": {"train": data.rows("train"), "validation": data.rows("validation")},
             "skipped_rows": data.skipped_rows,
             "materialized_bytes": data.bytes,
+            "data_url": data.root,
         }
         return self._model(result)
 
@@ -199,8 +200,20 @@ class _Tracked:
             model = fit.trained.getKerasModel() if fit._trackers else None
             with fit.reporter.phase("log"):
                 fit.reporter.finish("FINISHED", fit._report, model)
+            # Known only now; the model holds the same dict.
+            fit._report |= _where_tracked(fit._trackers)
         else:
             fit.reporter.finish(status_of(error), fit._report)
+
+
+def _where_tracked(trackers: Sequence[Tracker]) -> dict[str, str]:
+    """Ids under which MLflow has the fit, if it does."""
+    found = {
+        f"mlflow_{name}": getattr(tracker, name, None)
+        for tracker in trackers
+        for name in ("run_id", "model_id")
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _trackers(estimator: DLEstimator) -> list[Tracker]:

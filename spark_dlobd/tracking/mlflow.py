@@ -122,8 +122,8 @@ class MlflowTracker:
         self.timeout_s = timeout_s
         self.limits = Limits(close_timeout_s=close_timeout_s, upload_timeout_s=upload_timeout_s)
         self.fallback_dir = fallback_dir
-        self.kept_file: Path | None = None
-        """File of records that could not be delivered; None when all were."""
+        self._kept_file: Path | None = None
+        self._latest: MlflowTracker | None = None
         self._made_on_thread = threading.get_ident()
         self._parent_run_id = _active_run_id(tracking_uri)
         self._fit_id = ""
@@ -134,12 +134,23 @@ class MlflowTracker:
     @property
     def run_id(self) -> str | None:
         """The MLflow run of the last fit; None until the server has answered."""
-        return self._sink.run_id if self._sink else None
+        sink = self._last()._sink
+        return sink.run_id if sink else None
 
     @property
     def model_id(self) -> str | None:
         """The logged Keras model of the last fit, loadable as ``models:/<model_id>``."""
-        return self._sink.model_id if self._sink else None
+        sink = self._last()._sink
+        return sink.model_id if sink else None
+
+    @property
+    def kept_file(self) -> Path | None:
+        """File of records of the last fit that could not be delivered; None when all were."""
+        return self._last()._kept_file
+
+    def _last(self) -> MlflowTracker:
+        """The tracker of the last fit: `DLEstimator` takes a new one for each."""
+        return self._latest or self
 
     def new(self) -> MlflowTracker:
         """Return a tracker with the same settings, for a fit that runs at the same time.
@@ -161,12 +172,13 @@ class MlflowTracker:
         )
         other._made_on_thread = self._made_on_thread
         other._parent_run_id = self._parent_run_id
+        self._latest = other
         return other
 
     def start(self, params: dict[str, Any], tags: dict[str, str]) -> None:
         """Begin a fit. Call it on the thread whose active run is to be used."""
         self._fit_id = tags.get(RUN_ID_TAG) or uuid.uuid4().hex
-        self.kept_file = None
+        self._kept_file, self._latest = None, None
         # On its own thread the active run is visible itself; an ended one is no parent.
         elsewhere = threading.get_ident() != self._made_on_thread
         choice = RunChoice(
@@ -209,12 +221,12 @@ class MlflowTracker:
         if error is None:
             self._spool.discard()
         else:
-            self.kept_file = self._spool.keep(kept_path(self._fit_id, self.fallback_dir))
+            self._kept_file = self._spool.keep(kept_path(self._fit_id, self.fallback_dir))
             logger.warning(
                 "%s did not take everything of this fit (%s). All its metrics are in %s",
                 self._sink.target,
                 error,
-                self.kept_file,
+                self._kept_file,
             )
         self._spool = self._delivery = None
 
