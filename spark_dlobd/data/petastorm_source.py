@@ -43,7 +43,7 @@ def read_row_groups(
 
 @contextmanager
 def _opened(urls: list[str], columns: Sequence[str]) -> Iterator[Any]:
-    _silence_petastorm()
+    silence_petastorm()
     from petastorm import make_batch_reader
 
     # The dummy pool reads in the calling thread: the thread pool of 0.13 loses rows.
@@ -61,7 +61,7 @@ def _opened(urls: list[str], columns: Sequence[str]) -> Iterator[Any]:
         yield reader
 
 
-def _silence_petastorm() -> None:
+def silence_petastorm() -> None:
     """Ignore deprecations of pyarrow that petastorm's own lines provoke.
 
     ``warnings.catch_warnings`` is not used because readers run in threads and it

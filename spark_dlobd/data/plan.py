@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from spark_dlobd.data.dataset import RowGroup
 from spark_dlobd.errors import ConfigurationError, DataError
 
 
@@ -100,7 +101,7 @@ class ShardPlan:
     @classmethod
     def of(
         cls,
-        groups: Sequence[Any],
+        groups: Sequence[RowGroup],
         world_size: int,
         batch_size: int,
         seed: int,

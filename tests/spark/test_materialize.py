@@ -245,9 +245,11 @@ def test_null_vectors_are_counted(spark):
     df = df.union(df.selectExpr("null", "y")).union(
         spark.createDataFrame([(Vectors.dense([1, 2, 3]), 0)], ["x", "y"])
     )
-    with pytest.raises(DataError, match=r"(?s)'x' \(features\): 1 null.*seen 3"):
-        with materialize(df, spec(df)):
-            pass
+    with (
+        pytest.raises(DataError, match=r"(?s)'x' \(features\): 1 null.*seen 3"),
+        materialize(df, spec(df)),
+    ):
+        pass
 
 
 def test_labels_with_gaps_are_fine(spark):
@@ -266,19 +268,25 @@ def test_no_rows_is_an_error(spark, how):
 
 def test_fewer_rows_than_workers_is_an_error(spark):
     df = numbers(spark, rows=3)
-    with pytest.raises(DataError, match=r"train split has 3 rows for 4 workers"):
-        with materialize(df, spec(df), world_size=4):
-            pass
+    with (
+        pytest.raises(DataError, match=r"train split has 3 rows for 4 workers"),
+        materialize(df, spec(df), world_size=4),
+    ):
+        pass
 
 
 def test_empty_split_is_an_error(spark):
     df = numbers(spark).selectExpr("x", "y", "false v", "true a")
-    with pytest.raises(DataError, match=r"validation split has no rows.*'v' must be true for some"):
-        with materialize(df, spec(df), validation=ValidationSplit(indicator="v")):
-            pass
-    with pytest.raises(DataError, match=r"train split has no rows.*'a' must be"):
-        with materialize(df, spec(df), validation=ValidationSplit(indicator="a")):
-            pass
+    with (
+        pytest.raises(DataError, match=r"validation split has no rows.*'v' must be true for some"),
+        materialize(df, spec(df), validation=ValidationSplit(indicator="v")),
+    ):
+        pass
+    with (
+        pytest.raises(DataError, match=r"train split has no rows.*'a' must be"),
+        materialize(df, spec(df), validation=ValidationSplit(indicator="a")),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
@@ -303,9 +311,49 @@ def test_cache_dir_of_the_user(spark, tmp_path):
         assert read(data, world=2)[1].tolist() == list(range(20))
     assert os.listdir(parent) == []
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match=r"cacheDir must be a directory.*file"):
-        with materialize(df, spec(df), cache_dir=str(tmp_path / "file")):
-            pass
+    with (
+        pytest.raises(ConfigurationError, match=r"cacheDir must be a directory.*file"),
+        materialize(df, spec(df), cache_dir=str(tmp_path / "file")),
+    ):
+        pass
+
+
+def test_ctrl_c_during_the_write_leaves_no_files(spark, temporary, monkeypatch):
+    from spark_dlobd.data import materialize as module
+
+    write = module._write_parquet
+
+    def interrupted(*arguments):
+        write(*arguments)
+        assert glob.glob(str(temporary / "spark-dlobd-*" / "rows" / "*.parquet"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_write_parquet", interrupted)
+    df = numbers(spark)
+    with pytest.raises(KeyboardInterrupt), materialize(df, spec(df)):
+        pass
+    assert glob.glob(str(temporary / "spark-dlobd-*")) == []
+
+
+def test_end_of_the_interpreter_removes_what_is_left(spark, temporary):
+    from spark_dlobd.data import storage
+
+    directory = storage.CacheDirectory(spark, None)
+    assert os.path.isdir(directory.url[len("file://") :])
+    storage._remove_all()
+    assert glob.glob(str(temporary / "spark-dlobd-*")) == []
+    directory.remove()
+
+
+def test_cluster_needs_a_shared_cache_dir(spark, monkeypatch):
+    from types import SimpleNamespace
+
+    from spark_dlobd.data import storage
+
+    cluster = SimpleNamespace(master="spark://host:7077")
+    monkeypatch.setattr(storage, "spark_context", lambda _: cluster)
+    with pytest.raises(ConfigurationError, match=r"cacheDir must be set on master 'spark://host"):
+        storage.CacheDirectory(spark, None)
 
 
 def test_failing_source_leaves_no_files(spark):
@@ -318,9 +366,11 @@ def test_failing_source_leaves_no_files(spark):
 def test_same_column_in_two_roles_is_refused(spark):
     df = numbers(spark)
     columns = ColumnSpec(feature_column(df.schema, "y", ()), label_column(df.schema, "y"))
-    with pytest.raises(ConfigurationError, match="featuresCol and labelCol must name different"):
-        with materialize(df, columns):
-            pass
+    with (
+        pytest.raises(ConfigurationError, match="featuresCol and labelCol must name different"),
+        materialize(df, columns),
+    ):
+        pass
 
 
 def test_reuse_writes_equal_plans_once(spark, temporary):
@@ -371,6 +421,8 @@ def test_reuse_after_a_failure_tries_again(spark):
     df = numbers(spark, rows=3)
     with reuse_data():
         for _ in range(2):
-            with pytest.raises(DataError, match="outside the classes"):
-                with materialize(df, spec(df, classes=2)):
-                    pass
+            with (
+                pytest.raises(DataError, match="outside the classes"),
+                materialize(df, spec(df, classes=2)),
+            ):
+                pass

@@ -103,10 +103,10 @@ def test_wrong_labels_are_explained(name, shape, classes, message):
 
 def test_weights_and_indicators():
     assert weight_column(SCHEMA, "long") == TensorColumn("long", "float32", ())
-    with pytest.raises(ConfigurationError, match="weight column 'flag' must be numeric. Got bool"):
+    with pytest.raises(ConfigurationError, match=r"weight column 'flag' must be numeric. Got bool"):
         weight_column(SCHEMA, "flag")
     check_indicator(SCHEMA, "flag")
-    with pytest.raises(ConfigurationError, match="'num' must be boolean. Got double"):
+    with pytest.raises(ConfigurationError, match=r"'num' must be boolean. Got double"):
         check_indicator(SCHEMA, "num")
 
 

@@ -187,6 +187,12 @@ def test_a_pass_given_up_leaves_no_thread(tmp_path):
     assert reader.rows_read == 0 and reader.error is None
 
 
+def test_petastorm_still_has_the_limit_that_is_lifted():
+    from petastorm.workers_pool.ventilator import ConcurrentVentilator
+
+    assert ConcurrentVentilator(print, [{}, {}])._max_ventilation_queue_size == 2
+
+
 def test_read_ahead_raises_what_the_source_raised():
     def source():
         yield 1
