@@ -157,9 +157,9 @@ def measure(spark: SparkSession, rows: int, repeats: int, folder: Path) -> dict[
         "dataset_ms_per_step": round(1000 * BATCH / found["reader_tf"], 3),
         "written_rows_per_s": round(rows / written_s),
         "explanation": (
-            "A row is one binary value, so both sides pay one memory copy of the page and one of "
-            "the array. pyarrow reads columns and files in several threads; the reader works in "
-            "one, makes a bytes object per row, and shuffles those instead of the tensors."
+            "A row is one binary value, so both sides copy the page once and the array once. "
+            "read_table uses several threads but holds the whole table and its copy; the reader "
+            "is one thread, makes a bytes object per row and shuffles those, 64 MiB at a time."
         ),
     }
 
