@@ -113,8 +113,8 @@ def invalid_rows_error(
             " For labels outside the classes: index them with StringIndexer, or give the model "
             "one unit for each class."
         )
-    rows = "row is" if bad == 1 else "rows are"
-    return DataError(f"{bad} of {total} {rows} not valid:\n" + "\n".join(lines) + f"\n{fix}")
+    verb = "is" if bad == 1 else "are"
+    return DataError(f"{bad} of {total} rows {verb} not valid:\n" + "\n".join(lines) + f"\n{fix}")
 
 
 def _detail(check: Check, column: TensorColumn | None, counts: Mapping[str, Any]) -> str:
@@ -122,7 +122,8 @@ def _detail(check: Check, column: TensorColumn | None, counts: Mapping[str, Any]
         return ""
     if check.problem == "length":
         seen = counts[f"lengths_{check.role}"]
-        return f" (expected {column.size} elements for shape {column.shape}, seen {seen})"
+        elements = "element" if column.size == 1 else "elements"
+        return f" (expected {column.size} {elements} for shape {column.shape}, seen {seen})"
     if check.problem == "range":
         low, high = counts["label_min"], counts["label_max"]
         return (

@@ -141,6 +141,19 @@ def backend_config(value: Any) -> Any:
     return registry.to_param(value)
 
 
+def checked_callbacks(value: Any) -> tuple[Any, ...]:
+    """Keras callbacks as a tuple; they are live objects, so this is no Param."""
+    if not value and isinstance(value, Sequence):
+        return ()
+    import keras
+
+    callbacks = tuple(value) if isinstance(value, Sequence) else (value,)
+    is_callback = [isinstance(item, keras.callbacks.Callback) for item in callbacks]
+    if not isinstance(value, Sequence) or not all(is_callback):
+        raise reject("callbacks", "a sequence of keras.callbacks.Callback", value)
+    return callbacks
+
+
 def _is_number(value: Any) -> bool:
     import numbers
 
@@ -150,15 +163,16 @@ def _is_number(value: Any) -> bool:
 def _serialized(name: str, value: Any) -> Any:
     import keras
 
+    from spark_dlobd.training.custom_objects import referenced_objects
+
     try:
-        config = (
-            dict(value)
-            if isinstance(value, Mapping)
-            else keras.saving.serialize_keras_object(value)
-        )
-        return json.loads(json.dumps(config))
+        if isinstance(value, Mapping):
+            return json.loads(json.dumps(dict(value)))
+        config = json.loads(json.dumps(keras.saving.serialize_keras_object(value)))
     except (TypeError, NotImplementedError) as error:
         raise ConfigurationError(
             f"{name} cannot be written as JSON: {error}. get_config() must return numbers, "
             "strings, lists and dicts."
         ) from error
+    referenced_objects([config])
+    return config

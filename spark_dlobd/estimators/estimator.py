@@ -11,6 +11,7 @@ from pyspark.ml import Estimator
 from pyspark.ml.util import MLReadable, MLWritable
 
 from spark_dlobd.errors import ConfigurationError
+from spark_dlobd.estimators.converters import checked_callbacks
 from spark_dlobd.estimators.model import DLModel
 from spark_dlobd.estimators.params import TrainingParams
 from spark_dlobd.estimators.persistence import DLEstimatorReader, DLEstimatorWriter
@@ -19,7 +20,6 @@ from spark_dlobd.training.custom_objects import CustomObjects
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from spark_dlobd.estimators.params import P
     from spark_dlobd.tracking.base import Tracker
 
 logger = logging.getLogger("spark_dlobd")
@@ -141,18 +141,39 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
         self._model_archive: bytes | None = None
         self._custom_objects = CustomObjects()
         self._compile_config: dict[str, Any] = {}
-        self.callbacks: tuple[Any, ...] = tuple(callbacks)
-        self.tracker = tracker
-        given = dict(self._input_kwargs)
-        for live in ("model", "callbacks", "tracker"):
-            given.pop(live, None)
-        self._set_given(given)
-        if model is not None:
-            self.setModel(model)
+        self.callbacks = ()
+        self.tracker: Tracker | None = None
+        self.setParams(**self._input_kwargs)
 
-    def setParams(self: P, **kwargs: Any) -> P:
-        """Set Params by name."""
-        return self._set_given(kwargs)
+    def setParams(self, **kwargs: Any) -> DLEstimator:
+        """Set what the constructor takes, by name.
+
+        Raises
+        ------
+        ConfigurationError, ModelError
+            If a value does not fit.
+        """
+        given = dict(kwargs)
+        model = given.pop("model", None)
+        self.callbacks = given.pop("callbacks", self.callbacks)
+        self.tracker = given.pop("tracker", self.tracker)
+        self._set_given(given)
+        return self if model is None else self.setModel(model)
+
+    @property
+    def callbacks(self) -> tuple[Any, ...]:
+        """Keras callbacks of which each rank gets copies.
+
+        Raises
+        ------
+        ConfigurationError
+            When set to anything else.
+        """
+        return self._callbacks
+
+    @callbacks.setter
+    def callbacks(self, value: Sequence[Any]) -> None:
+        self._callbacks = checked_callbacks(value)
 
     def setModel(self, model: Any) -> DLEstimator:
         """Copy the Keras model to train.

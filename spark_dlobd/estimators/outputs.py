@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from spark_dlobd.errors import ConfigurationError
 from spark_dlobd.training.job import OutputSpec
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -18,6 +19,16 @@ def num_classes(output: OutputSpec) -> int | None:
     if output.problem == "regression":
         return None
     return 2 if output.problem == "binary" else output.units
+
+
+def check_thresholds(thresholds: Sequence[float] | None, output: OutputSpec) -> None:
+    """Raise `ConfigurationError` unless there is one threshold per class, or none at all."""
+    classes = num_classes(output)
+    if thresholds is not None and (classes is None or len(thresholds) != classes):
+        raise ConfigurationError(
+            f"thresholds must have one value per class ({classes or 'a regression has none'}). "
+            f"Got {thresholds!r}."
+        )
 
 
 def derive_outputs(

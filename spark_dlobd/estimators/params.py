@@ -17,7 +17,6 @@ from pyspark.ml.param.shared import (
     HasRawPredictionCol,
     HasThresholds,
 )
-from pyspark.ml.param.shared import HasSeed as _SparkHasSeed
 from pyspark.ml.param.shared import HasValidationIndicatorCol as _SparkHasValidationIndicatorCol
 from pyspark.ml.param.shared import HasWeightCol as _SparkHasWeightCol
 
@@ -112,13 +111,25 @@ def _check_thresholds(thresholds: list[float] | None) -> None:
         )
 
 
-class HasSeed(_SparkHasSeed):
+class HasSeed(Params):
     """Param seed: the order of rows, dropout and every other draw. Default 0."""
+
+    # numpy and TensorFlow take 32 bits, of which the ranks need some.
+    seed: Param[int] = Param(
+        Params._dummy(),
+        "seed",
+        "of the order of rows, dropout and every other draw, in [0, 2147483647]. Default 0.",
+        typeConverter=to.integer("seed", 0, 2**31 - 1),
+    )
 
     def __init__(self) -> None:
         super().__init__()
-        # Spark's default is a hash that changes from process to process.
+        # The default of Spark's own mixin is a hash that changes from process to process.
         self._setDefault(seed=0)
+
+    def getSeed(self) -> int:
+        """Value of seed."""
+        return self.getOrDefault(self.seed)
 
 
 class HasWeightCol(_SparkHasWeightCol):

@@ -168,8 +168,11 @@ class DLEstimatorWriter(_ArchiveWriter):
     """Writes an estimator: ``_model_archive`` and ``_custom_objects`` beside its Params."""
 
     def _content(self) -> tuple[bytes | None, dict[str, Any]]:
+        from spark_dlobd.training.custom_objects import referenced_objects
+
+        given = [self.instance._value(name) for name in ("loss", "optimizer", "metrics")]
         return self.instance._model_archive, {
-            "custom_objects": sorted(self.instance._custom_objects),
+            "custom_objects": sorted({*self.instance._custom_objects, *referenced_objects(given)}),
             "compile_config": self.instance._compile_config,
         }
 

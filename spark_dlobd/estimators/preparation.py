@@ -5,7 +5,9 @@ Everything that can be wrong is found here, before the first Spark job.
 
 from __future__ import annotations
 
+import copy
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from spark_dlobd.backends.registry import choose_backend
 from spark_dlobd.data import columns as data_columns
 from spark_dlobd.data.split import ValidationSplit
 from spark_dlobd.errors import ConfigurationError
+from spark_dlobd.estimators.outputs import check_thresholds
 from spark_dlobd.training import keras_codec
 from spark_dlobd.training.job import (
     ColumnSpec,
@@ -76,7 +79,9 @@ def prepare(estimator: DLEstimator, dataset: DataFrame) -> Prepared:
     ConfigurationError, ModelError
         Whatever is wrong, with what was expected.
     """
+    _check_dataset(dataset)
     estimator.check_params()
+    _check_copies(estimator.callbacks)
     model = estimator.build_keras_model()
     compile_config = keras_codec.compile_config(
         model,
@@ -89,6 +94,7 @@ def prepare(estimator: DLEstimator, dataset: DataFrame) -> Prepared:
     output = keras_codec.output_spec(model, compile_config, problem)
     workers = estimator.getNumTrainWorkers()
     _check_reduction(compile_config, workers)
+    check_thresholds(estimator._value("thresholds"), output)
     columns = _columns(estimator, dataset.schema, model, compile_config, output)
     spec = ModelSpec(
         archive=estimator.model_archive,
@@ -120,6 +126,29 @@ def prepare(estimator: DLEstimator, dataset: DataFrame) -> Prepared:
     )
     metadata = dict(dataset.schema[estimator.getLabelCol()].metadata or {})
     return Prepared(job, request, backend, reason, metadata)
+
+
+def _check_dataset(dataset: Any) -> None:
+    from pyspark.sql import DataFrame
+
+    if not isinstance(dataset, DataFrame):
+        raise ConfigurationError(
+            f"dataset must be a pyspark.sql.DataFrame. Got {type(dataset).__module__}."
+            f"{type(dataset).__qualname__}: spark.createDataFrame(...) makes one of a pandas one."
+        )
+
+
+def _check_copies(callbacks: Sequence[Any]) -> None:
+    """Each rank gets copies, so find out now what has none."""
+    for callback in callbacks:
+        try:
+            copy.deepcopy(callback)
+        except Exception as error:
+            raise ConfigurationError(
+                f"callbacks must be copyable, because each rank gets copies. "
+                f"{type(callback).__name__} is not: {error}. Open files, locks and connections in "
+                "on_train_begin instead of __init__."
+            ) from error
 
 
 def _columns(

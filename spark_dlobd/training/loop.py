@@ -85,7 +85,9 @@ def _weigh(dataset: Any, class_weight: dict[int, float] | None) -> Any:
     table = tf.constant([class_weight.get(k, 1.0) for k in range(max(class_weight) + 1)])
 
     def weigh(x: Any, y: Any, weight: Any = None) -> tuple[Any, Any, Any]:
-        index = tf.reshape(tf.cast(y, tf.int32), [-1])
+        one_hot = y.shape.rank == 2 and y.shape[1] != 1
+        index = tf.argmax(y, -1) if one_hot else tf.reshape(y, [-1])
+        index = tf.cast(index, tf.int32)
         known = tf.where(index < len(table), tf.gather(table, tf.minimum(index, len(table) - 1)), 1)
         return x, y, known if weight is None else known * weight
 

@@ -28,7 +28,7 @@ keras = pytest.importorskip("keras")
         ("metrics", "accuracy", r"metrics must be a list of Keras names.* Got 'accuracy'"),
         ("loss", 3, r"loss must be a Keras name, a config dict, or a Keras object\. Got 3\."),
         ("featuresCol", 3, r"featuresCol must be a str\. Got 3\."),
-        ("seed", "x", r"seed must be an int\. Got 'x'\."),
+        ("seed", "x", r"seed must be an int in \[0, 2147483647\]\. Got 'x'\."),
     ],
 )
 def test_wrong_values(name: str, value: Any, message: str) -> None:
