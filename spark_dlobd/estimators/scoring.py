@@ -172,8 +172,12 @@ def _build(archive: bytes, custom_objects: CustomObjects, plan: ScoringPlan) -> 
         result = model(rows, training=False)
         return tf.nest.flatten(result)[0]
 
-    def call(rows: Array) -> Array:
-        return np.asarray(forward(tf.convert_to_tensor(rows, dtype)))
+    # Calling `forward` itself warns of "retracing" once a worker has scored several models.
+    traced = forward.get_concrete_function()
+
+    # The trace alone does not keep the weights alive, its function does.
+    def call(rows: Array, _owner: Any = forward) -> Array:
+        return np.asarray(traced(tf.convert_to_tensor(rows, dtype)))
 
     return Network(call, dtype)
 
