@@ -14,9 +14,9 @@ from pyspark.sql import functions as F
 
 from spark_dlobd.errors import ConfigurationError, ModelError
 from spark_dlobd.estimators.features import feature_expression
-from spark_dlobd.estimators.outputs import num_classes
+from spark_dlobd.estimators.outputs import check_thresholds, num_classes
 from spark_dlobd.estimators.params import PredictionParams
-from spark_dlobd.estimators.scoring import PayloadCache, ScoringPlan, scoring_udf
+from spark_dlobd.estimators.scoring import PayloadCache, ScoringPlan, output_expression, scoring_udf
 from spark_dlobd.spark import slots, spark_context
 from spark_dlobd.training.custom_objects import CustomObjects
 from spark_dlobd.training.job import ColumnSpec, ModelSpec, OutputSpec, TensorColumn, TrainResult
@@ -60,7 +60,7 @@ class DLModel(
         One per class; the class with the largest probability / threshold wins.
     handleInvalid : {"error", "skip"}, default "error"
         What happens to rows with nulls, NaN or another number of elements.
-    predictBatchSize : int, default 1024
+    predictBatchSize : int, default 256
         Rows per call of the network.
 
     Examples
@@ -235,12 +235,14 @@ class DLModel(
         result = dataset.withColumn(scored, scoring_udf(plan, broadcast)(rows))
         if plan.handle_invalid == "skip":
             result = result.filter(F.col(f"{scored}.valid"))
-        outputs = [self._output_column(scored, name, columns[name], output) for name in columns]
+        outputs = [
+            self._output_column(field, output_expression(plan, scored, field), column, output)
+            for field, column in columns.items()
+        ]
         return result.select("*", *outputs).drop(scored)
 
-    def _output_column(self, scored: str, name: str, column: str, output: OutputSpec) -> Column:
-        value = F.col(f"{scored}.{name}")
-        if name == "prediction":
+    def _output_column(self, field: str, value: Column, column: str, output: OutputSpec) -> Column:
+        if field == "prediction":
             return value.alias(column, metadata=_as_ml_attr(self._label_metadata))
         classes = {"ml_attr": {"num_attrs": num_classes(output)}}
         return array_to_vector(value).alias(column, metadata=classes)
@@ -268,14 +270,7 @@ class DLModel(
                     f"Output column {column!r} already exists in the DataFrame. Drop it, or give "
                     "the model another name for its output, e.g. predictionCol='prediction2'."
                 )
-        if not self.isDefined("thresholds"):
-            return
-        classes = num_classes(output)
-        if classes is None or len(self.getThresholds()) != classes:
-            raise ConfigurationError(
-                f"thresholds must have one value per class ({classes or 'a regression has none'}). "
-                f"Got {self.getThresholds()!r}."
-            )
+        check_thresholds(self._value("thresholds"), output)
 
     def __repr__(self) -> str:
         if self._features is None or self._output is None:

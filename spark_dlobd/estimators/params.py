@@ -6,6 +6,7 @@ read once, when the estimator builds its job.
 
 from __future__ import annotations
 
+import difflib
 from typing import Any, TypeVar
 
 from pyspark.ml.param import Param, Params, TypeConverters
@@ -47,6 +48,8 @@ class CheckedParams(Params):
 
     def _set(self: P, **kwargs: Any) -> P:
         for name, value in kwargs.items():
+            if not self.hasParam(name):
+                raise _no_such_param(self, name)
             try:
                 super()._set(**{name: value})
             except TypeError as error:
@@ -82,6 +85,13 @@ class CheckedParams(Params):
         if not self.hasParam(name) or not self.isDefined(name):
             return None
         return self.getOrDefault(name)
+
+
+def _no_such_param(params: Params, name: str) -> ConfigurationError:
+    names = [param.name for param in params.params]
+    near = difflib.get_close_matches(name, names, 1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(map(repr, names))}."
+    return ConfigurationError(f"{type(params).__name__} has no Param {name!r}. {hint}")
 
 
 def _check_columns(params: CheckedParams) -> None:
@@ -468,18 +478,18 @@ class HasProblemType(Params):
 
 
 class HasPredictBatchSize(Params):
-    """Param predictBatchSize: rows the model scores at once. Default 1024."""
+    """Param predictBatchSize: rows the model scores at once. Default 256."""
 
     predictBatchSize: Param[int] = Param(
         Params._dummy(),
         "predictBatchSize",
-        "rows the model scores at once, in [1, inf). Default 1024.",
+        "rows the model scores at once, in [1, inf). Default 256.",
         typeConverter=to.integer("predictBatchSize", 1),
     )
 
     def __init__(self) -> None:
         super().__init__()
-        self._setDefault(predictBatchSize=1024)
+        self._setDefault(predictBatchSize=256)
 
     def getPredictBatchSize(self) -> int:
         """Value of predictBatchSize."""

@@ -68,7 +68,7 @@ def test_an_existing_path_is_not_overwritten_unasked(spark: SparkSession, tmp_pa
     path = str(tmp_path / "model")
     sum_model().save(path)
     before = (tmp_path / "model" / "model.keras").read_bytes()
-    with pytest.raises(Exception, match="(?i)exists"):
+    with pytest.raises(Exception, match=r"(?i)exists"):
         sum_model(Tripling()).save(path)
     assert (tmp_path / "model" / "model.keras").read_bytes() == before
     sum_model(Tripling()).write().overwrite().save(path)
