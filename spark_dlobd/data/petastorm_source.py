@@ -47,18 +47,23 @@ def _opened(urls: list[str], columns: Sequence[str]) -> Iterator[Any]:
     from petastorm import make_batch_reader
 
     # The dummy pool reads in the calling thread: the thread pool of 0.13 loses rows.
-    with make_batch_reader(
+    reader = make_batch_reader(
         urls,
         schema_fields=[f"^{name}$" for name in columns],
         reader_pool_type="dummy",
         shuffle_row_groups=False,
         num_epochs=1,
         hdfs_driver="libhdfs",
-    ) as reader:
+    )
+    # Used as a context, a reader of 0.13 prints a line about a cache that it has not.
+    try:
         # Hand over all names of files at once. With the default of 3 the dummy pool
         # sleeps 100 ms whenever small files are read faster than names arrive.
         reader.ventilator._max_ventilation_queue_size = len(urls)
         yield reader
+    finally:
+        reader.stop()
+        reader.join()
 
 
 def silence_petastorm() -> None:
