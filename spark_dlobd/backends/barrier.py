@@ -158,29 +158,24 @@ class Supervisor:
         if config.controller == "gloo" and self._context.partitionId() == 0:
             server = stack.enter_context(RendezvousServer(self._own_address))
             announced["rendezvous"] = server.address
+        mpi = None
+        if config.controller == "mpi":
+            from spark_dlobd.backends.mpi import MpiGang
+
+            prefix = f"spark-dlobd-{self._task.run_id}"
+            mpi = stack.enter_context(
+                MpiGang(config, prefix, self._context.partitionId(), self._log)
+            )
         gathered = [json.loads(text) for text in self._context.allGather(json.dumps(announced))]
         places = place_ranks([other["address"] for other in gathered])
         self._place = place = places[self._context.partitionId()]
         self._driver.send({"kind": "placed", "placed": place.rank, "host": self._host})
-        if config.controller == "gloo":
-            if server is not None:
-                server.expect(places)
-            interface = config.network_interface or interface_of(self._own_address)
-            return gloo_environment(
-                place, gathered[0]["rendezvous"], interface, config.gloo_timeout_s
-            )
-        from spark_dlobd.backends.mpi import mpi_environment
-
-        return stack.enter_context(
-            mpi_environment(
-                place,
-                places,
-                config,
-                self._context.allGather,
-                f"spark-dlobd-{self._task.run_id}",
-                self._log,
-            )
-        )
+        if mpi is not None:
+            return mpi.environment(places, self._context.allGather)
+        if server is not None:
+            server.expect(places)
+        interface = config.network_interface or interface_of(self._own_address)
+        return gloo_environment(place, gathered[0]["rendezvous"], interface, config.gloo_timeout_s)
 
     def _listen(
         self, process: RankProcess, until: str, timeout_s: float

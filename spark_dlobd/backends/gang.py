@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +183,7 @@ def run_gang(
     bind = conf.get("spark.driver.bindAddress") or advertised
     state = GangState(reporter, world_size)
     with EventServer(bind, advertised) as server:
-        job = _SparkJob(spark, world_size, make_task(server), f"spark-dlobd-{run_id}")
+        job = SparkJob(spark, world_size, make_task(server), f"spark-dlobd-{run_id}")
         try:
             _watch(job, server, state, start_timeout_s)
         except BaseException:
@@ -196,15 +197,13 @@ def run_gang(
         return state.result, b"".join(job.rows)
 
 
-def _watch(job: _SparkJob, server: EventServer, state: GangState, start_timeout_s: float) -> None:
-    """Take events until the job ends; cancel a gang that does not meet or goes on after a failure."""
+def _watch(job: SparkJob, server: EventServer, state: GangState, start_timeout_s: float) -> None:
+    """Take events until the job ends; a gang that does not meet is an error."""
     job.start()
     meet_by = time.monotonic() + start_timeout_s
     while job.is_running:
-        try:
+        with suppress(queue.Empty):
             state.take(server.events.get(timeout=0.1))
-        except queue.Empty:
-            pass  # look at the clocks
         if len(state.met) < state.size and time.monotonic() > meet_by:
             raise TrainingTimeoutError(_who_is_missing(state, start_timeout_s))
 
@@ -231,7 +230,7 @@ def _drain_until_left(server: EventServer, state: GangState) -> None:
                 return
 
 
-class _SparkJob:
+class SparkJob:
     """The barrier stage in a thread of its own, so the driver can watch and cancel."""
 
     def __init__(

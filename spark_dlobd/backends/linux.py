@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 _PR_SET_PDEATHSIG = 1
 
@@ -34,10 +35,8 @@ def end_process_group(process: subprocess.Popen[bytes], grace_s: float) -> None:
     """
     if process.poll() is None and grace_s > 0:
         _signal_group(process.pid, signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):  # the SIGKILL below is the answer
             process.wait(timeout=grace_s)
-        except subprocess.TimeoutExpired:
-            pass  # the SIGKILL below is the answer
     _signal_group(process.pid, signal.SIGKILL)
     process.wait(timeout=10)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -58,7 +60,7 @@ class LocalBackend:
         try:
             with reporter.phase("start"):
                 model = build_model(job)
-            with reporter.phase("train"):
+            with reporter.phase("train"), _own_random_numbers():
                 result = train_rank(
                     model,
                     job,
@@ -80,6 +82,21 @@ class LocalBackend:
                 traceback.format_exc(),
             ) from error
         return replace(result, report={**result.report, "transport": "none (one process)"})
+
+
+@contextmanager
+def _own_random_numbers() -> Iterator[None]:
+    """Give Python and numpy their state back: a fit seeds them, and this is the user's process."""
+    import random
+
+    import numpy as np
+
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 class _ReporterEvents:

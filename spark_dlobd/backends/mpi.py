@@ -8,6 +8,7 @@ with the barrier's ``allGather`` to a task of that host.
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import re
@@ -17,13 +18,14 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.backends.linux import end_process_group
-from spark_dlobd.errors import MissingDependencyError
+from spark_dlobd.errors import MissingDependencyError, TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +111,9 @@ def mpirun_command(
             f"{sys.executable} -I -S {_AGENT} {socket_prefix}",
         ]
     command += transport_arguments(config)
-    return [*command, sys.executable, "-I", "-S", str(_PLACEHOLDER), socket_prefix]
+    tasks = sorted(range(len(places)), key=lambda task: places[task].rank)
+    placeholder = [sys.executable, "-I", "-S", str(_PLACEHOLDER)]
+    return [*command, *placeholder, socket_prefix, ",".join(map(str, tasks))]
 
 
 class HandoverSocket:
@@ -124,17 +128,33 @@ class HandoverSocket:
         self._server.listen(64)
         self._connections: list[socket.socket] = []
 
-    def receive(self, timeout_s: float) -> Any:
+    def receive(self, timeout_s: float, check: Callable[[], None] = lambda: None) -> Any:
         """Wait for one message; the connection stays open until `close`.
+
+        Parameters
+        ----------
+        timeout_s : float
+            Longest wait.
+        check : callable
+            Called while waiting; raises if there is nothing to wait for any more.
 
         Raises
         ------
         TimeoutError
             If none comes in time.
         """
-        self._server.settimeout(timeout_s)
+        self._server.settimeout(0.2)
+        deadline = time.monotonic() + timeout_s
         while True:
-            connection, _ = self._server.accept()
+            try:
+                connection, _ = self._server.accept()
+            except TimeoutError:
+                check()
+                if time.monotonic() > deadline:
+                    raise TimeoutError(
+                        f"MPI did not start this rank within start_timeout_s={timeout_s:g}"
+                    ) from None
+                continue
             credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
             if struct.unpack("3i", credentials)[1] == os.geteuid():
                 break
@@ -157,32 +177,55 @@ class HandoverSocket:
         self.close()
 
 
-@contextmanager
-def helper_process(
-    command: Sequence[str], on_log: Callable[[str], None]
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run mpirun or one of its daemons; both clean up their session on SIGTERM."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "spark_dlobd.backends.guarded", str(os.getpid()), *command],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-    )
+class HelperProcess:
+    """mpirun or one of its daemons, a context manager; both clean up on SIGTERM."""
 
-    def forward() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            on_log(line.decode(errors="replace").rstrip())
+    def __init__(self, command: Sequence[str], on_log: Callable[[str], None]) -> None:
+        self._command = command
+        self._on_log = on_log
+        self._last_lines: collections.deque[str] = collections.deque(maxlen=15)
 
-    thread = threading.Thread(target=forward, name="mpi-log", daemon=True)
-    thread.start()
-    try:
-        yield process
-    finally:
-        end_process_group(process, grace_s=3.0)
-        thread.join(timeout=2)
+    def __enter__(self) -> HelperProcess:
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "spark_dlobd.backends.guarded",
+                str(os.getpid()),
+                *self._command,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        )
+        self._thread = threading.Thread(target=self._forward, name="mpi-log", daemon=True)
+        self._thread.start()
+        return self
+
+    def _forward(self) -> None:
+        assert self._process.stdout is not None
+        for raw in self._process.stdout:
+            line = raw.decode(errors="replace").rstrip()
+            self._last_lines.append(line)
+            self._on_log(line)
+
+    def check(self) -> None:
+        """Raise `TrainingError` with what the process printed if it has ended."""
+        code = self._process.poll()
+        if code is None:
+            return
+        self._thread.join(timeout=2)
+        printed = "\n".join(self._last_lines)
+        raise TrainingError(
+            f"{Path(self._command[0]).name} ended with exit code {code} before the ranks had met. "
+            f"Check transport and mpi_args of HorovodConfig. It printed:\n{printed}"
+        )
+
+    def __exit__(self, *_: object) -> None:
+        end_process_group(self._process, grace_s=3.0)
+        self._thread.join(timeout=2)
 
 
 def daemon_command(shell_text: str) -> list[str]:
@@ -196,52 +239,76 @@ def daemon_command(shell_text: str) -> list[str]:
     return ["/bin/sh", "-c", re.sub(r"(^|;)\s*(\S*prted\s)", r"\1exec \2", shell_text, count=1)]
 
 
-@contextmanager
-def mpi_environment(
-    place: Place,
-    places: Sequence[Place],
-    config: HorovodConfig,
-    all_gather: Callable[[str], list[str]],
-    prefix: str,
-    on_log: Callable[[str], None],
-) -> Iterator[dict[str, str]]:
-    """Start the gang's MPI and yield this rank's environment. Runs on each worker.
+class MpiGang:
+    """This rank's part in starting MPI; a context manager. Runs on each worker.
+
+    Made before the tasks meet, so that its socket is there when the first
+    placeholder looks for it.
 
     Parameters
     ----------
-    place : Place
-        Of this rank.
-    places : sequence of Place
-        Of every task, by partition.
     config : HorovodConfig
         Transport and timeouts.
-    all_gather : callable
-        The barrier's; used only where the gang spans several hosts.
     prefix : str
         Name of this run's abstract sockets.
+    task : int
+        Partition of this task.
     on_log : callable
         Receives what mpirun and its daemons print.
     """
-    first_host = next(p.host for p in places if p.rank == 0)
-    remote = {p.host for p in places} - {first_host}
-    with ExitStack() as stack:
-        own = stack.enter_context(HandoverSocket(f"{prefix}-{place.rank}"))
+
+    def __init__(
+        self, config: HorovodConfig, prefix: str, task: int, on_log: Callable[[str], None]
+    ) -> None:
+        self._config = config
+        self._prefix = prefix
+        self._task = task
+        self._on_log = on_log
+        self._stack = ExitStack()
+        self._own = self._stack.enter_context(HandoverSocket(f"{prefix}-{task}"))
+
+    def __enter__(self) -> MpiGang:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def environment(
+        self, places: Sequence[Place], all_gather: Callable[[str], list[str]]
+    ) -> dict[str, str]:
+        """Start MPI and return this rank's environment.
+
+        Parameters
+        ----------
+        places : sequence of Place
+            Of every task, by partition.
+        all_gather : callable
+            The barrier's; used only where the gang spans several hosts.
+        """
+        place = places[self._task]
+        first_host = next(p.host for p in places if p.rank == 0)
+        remote = {p.host for p in places} - {first_host}
+        check = _nothing_to_check
         commands: dict[str, str] = {}
         if place.rank == 0:
-            agent = stack.enter_context(HandoverSocket(f"{prefix}-agent"))
-            mpirun = mpirun_command(find_mpirun(), places, config, prefix)
-            stack.enter_context(helper_process(mpirun, on_log))
+            agent = self._stack.enter_context(HandoverSocket(f"{self._prefix}-agent"))
+            command = mpirun_command(find_mpirun(), places, self._config, self._prefix)
+            check = self._stack.enter_context(HelperProcess(command, self._on_log)).check
             for _ in remote:
-                message = agent.receive(config.start_timeout_s)
+                message = agent.receive(self._config.start_timeout_s, check)
                 commands[message["host"]] = message["command"]
         if remote:
             gathered = [json.loads(text) for text in all_gather(json.dumps(commands))]
             commands = {host: text for part in gathered for host, text in part.items()}
             if place.local_rank == 0 and place.host in remote:
                 daemon = daemon_command(commands[place.host])
-                stack.enter_context(helper_process(daemon, on_log))
-        environment: dict[str, str] = own.receive(config.start_timeout_s)
-        yield {k: v for k, v in environment.items() if k.startswith(_HANDED_OVER)} | {
+                self._stack.enter_context(HelperProcess(daemon, self._on_log))
+        handed_over: dict[str, str] = self._own.receive(self._config.start_timeout_s, check)
+        return {k: v for k, v in handed_over.items() if k.startswith(_HANDED_OVER)} | {
             "HOROVOD_CONTROLLER": "mpi",
             "HOROVOD_CPU_OPERATIONS": "mpi",
         }
+
+
+def _nothing_to_check() -> None:
+    """Wait without a process to watch."""

@@ -16,8 +16,10 @@ import sys
 
 
 def main() -> int:
-    """Deliver the environment and wait."""
-    address = "\0" + sys.argv[1] + "-" + os.environ["OMPI_COMM_WORLD_RANK"]
+    """Deliver the environment and wait: ``mpi_placeholder SOCKET_PREFIX TASK_OF_EACH_RANK``."""
+    prefix, tasks = sys.argv[1:]
+    task = tasks.split(",")[int(os.environ["OMPI_COMM_WORLD_RANK"])]
+    address = "\0" + prefix + "-" + task
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(30)
     connection.connect(address)

@@ -16,11 +16,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import IO, Any
 
 from spark_dlobd.backends.linux import end_process_group
+
+_LEAVE_S = 5.0
 
 LogSink = Callable[[str], None]
 
@@ -149,16 +151,13 @@ class RankProcess:
         code = self.process.poll()
         return code is not None and code < 0
 
-    def __exit__(self, *_: object) -> None:
-        # A child that delivered its result gets a moment to leave by itself.
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         assert self.process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # the child is gone already
             self.process.stdin.close()
-        except BrokenPipeError:
-            pass  # the child is gone already
-        deadline = time.monotonic() + 2.0
-        while self.process.poll() is None and time.monotonic() < deadline and _[0] is None:
-            time.sleep(0.02)
+        if kind is None:  # a child that delivered its result leaves by itself
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=_LEAVE_S)
         end_process_group(self.process, grace_s=0.5)
         for thread in self._threads:
             thread.join(timeout=2)

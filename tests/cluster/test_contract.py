@@ -1,0 +1,162 @@
+"""What every backend promises, on a real cluster, for every registered backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from spark_dlobd import DLEstimator, HorovodConfig, LocalConfig
+from spark_dlobd.backends.registry import backend_names
+from tests.cluster import faults
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from spark_dlobd import DLModel
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+BACKENDS: dict[str, Any] = {
+    "local": LocalConfig(),
+    "horovod": HorovodConfig(),
+    "horovod-mpi": HorovodConfig(controller="mpi"),
+}
+CURVE_TOLERANCE = 1e-5
+
+
+def test_every_registered_backend_is_under_contract() -> None:
+    assert {name.split("-")[0] for name in BACKENDS} == set(backend_names())
+
+
+@pytest.fixture(scope="module")
+def weighted(spark: SparkSession) -> DataFrame:
+    """203 rows, so that steps and shards are uneven, with weights and a validation column."""
+    rng = np.random.default_rng(7)
+    labels = rng.integers(0, 3, 203)
+    features = rng.normal(size=(203, 5)) + labels[:, None]
+    weights = rng.uniform(0.5, 2.0, 203)
+    rows = [
+        (x.tolist(), int(y), float(w), i % 6 == 0)
+        for i, (x, y, w) in enumerate(zip(features, labels, weights, strict=True))
+    ]
+    schema = "features array<double>, label int, weight double, is_val boolean"
+    frame = spark.createDataFrame(rows, schema).coalesce(1).cache()
+    frame.count()
+    return frame
+
+
+def fit(df: DataFrame, backend: Any, callbacks: Any = (), **params: Any) -> DLModel:
+    import keras
+
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((5,)),
+            keras.layers.Dense(16, "relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.3),
+            keras.layers.Dense(3, "softmax"),
+        ]
+    )
+    settings: dict[str, Any] = {
+        "model": model,
+        "loss": "sparse_categorical_crossentropy",
+        "optimizer": "adam",
+        "metrics": ["accuracy"],
+        "weightCol": "weight",
+        "validationIndicatorCol": "is_val",
+        "backend": backend,
+        "numTrainWorkers": 2,
+        "batchSize": 25,
+        "epochs": 3,
+        "seed": 5,
+        "tracking": "none",
+        "verbose": 0,
+        "callbacks": callbacks,
+    }
+    return DLEstimator(**{**settings, **params}).fit(df)
+
+
+@pytest.fixture(scope="module")
+def reference(weighted: DataFrame) -> DLModel:
+    return fit(weighted, LocalConfig())
+
+
+@pytest.fixture(scope="module", params=sorted(BACKENDS))
+def trained(request: pytest.FixtureRequest, weighted: DataFrame) -> DLModel:
+    return fit(weighted, BACKENDS[request.param])
+
+
+def test_history_has_every_metric_of_every_epoch(trained: DLModel) -> None:
+    assert set(trained.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert {len(values) for values in trained.history.values()} == {3}
+
+
+def test_loss_curve_is_that_of_virtual_workers(trained: DLModel, reference: DLModel) -> None:
+    for name in ("loss", "val_loss", "accuracy", "val_accuracy"):
+        np.testing.assert_allclose(
+            trained.history[name], reference.history[name], rtol=CURVE_TOLERANCE, err_msg=name
+        )
+
+
+def test_weights_are_those_of_virtual_workers(trained: DLModel, reference: DLModel) -> None:
+    ours, theirs = trained.getKerasModel().weights, reference.getKerasModel().weights
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(np.asarray(mine), np.asarray(other), rtol=1e-4, atol=1e-5)
+
+
+def test_every_row_is_read_once_an_epoch(trained: DLModel) -> None:
+    assert trained.report["rows"] == {"train": 169, "validation": 34}
+    assert trained.report["rows_per_epoch"] == 169
+    assert trained.report["steps_per_epoch"] == 7
+
+
+def test_report_says_what_ran(trained: DLModel) -> None:
+    assert trained.report["transport"]
+    assert len(trained.report["weights_hash"]) == 64
+    assert trained.report["seconds"]["train"] > 0
+
+
+@pytest.mark.parametrize("backend", ["horovod", "horovod-mpi"])
+def test_one_rank_that_wants_to_stop_stops_all(weighted: DataFrame, backend: str) -> None:
+    model = fit(weighted, BACKENDS[backend], [faults.WantsToStop(rank=1)], epochs=5)
+    assert len(model.history["loss"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("transport", "options", "said"),
+    [
+        ("tcp", {"network_interface": "lo"}, "tcp"),
+        ("sm", {}, "sm"),
+        ("ucx", {"ucx_tls": "tcp,self", "network_interface": "lo"}, "ucx"),
+        ("ucx", {"ucx_tls": "sm,self"}, "ucx"),
+    ],
+    ids=["tcp", "sm", "ucx-tcp", "ucx-sm"],
+)
+def test_mpi_transports(
+    weighted: DataFrame, reference: DLModel, transport: Any, options: Any, said: str
+) -> None:
+    config = HorovodConfig(controller="mpi", transport=transport, **options)
+    model = fit(weighted, config, epochs=1)
+    np.testing.assert_allclose(model.history["loss"], reference.history["loss"][:1], rtol=1e-5)
+    assert said in model.report["transport"]
+
+
+@pytest.mark.parametrize(("compression", "tolerance"), [("fp16", 2e-3), ("bf16", 2e-2)])
+def test_compressed_gradients(
+    weighted: DataFrame, reference: DLModel, compression: Any, tolerance: float
+) -> None:
+    model = fit(weighted, HorovodConfig(compression=compression))
+    np.testing.assert_allclose(model.history["loss"], reference.history["loss"], rtol=tolerance)
+    assert model.history["loss"] != reference.history["loss"]
+
+
+def test_accumulated_gradients_update_once_per_group_of_steps(weighted: DataFrame) -> None:
+    config = HorovodConfig(gradient_accumulation_steps=7)
+    model = fit(weighted, config, optimizer="sgd", epochs=1, shuffle=False)
+    whole = fit(weighted, LocalConfig(), optimizer="sgd", epochs=1, shuffle=False, batchSize=169)
+    assert model.report["steps_per_epoch"] == 7
+    # one update each; dropout and BatchNorm see other batches, so only the bias agrees roughly
+    ours, theirs = model.getKerasModel().weights[-1], whole.getKerasModel().weights[-1]
+    np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), atol=5e-3)

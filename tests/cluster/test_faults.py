@@ -1,0 +1,149 @@
+"""One clear exception within 30 seconds of each fault, and nothing left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from spark_dlobd import DLEstimator, HorovodConfig
+from spark_dlobd.errors import (
+    NonFiniteLossError,
+    ResourceError,
+    TrainingError,
+    TrainingTimeoutError,
+    WorkerError,
+    WorkerLostError,
+)
+from tests.cluster import faults
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+pytestmark = [pytest.mark.usefixtures("nothing_left"), pytest.mark.timeout(120)]
+CONTROLLERS = ["gloo", "mpi"]
+
+
+def estimator(controller: str, *callbacks: Any, **params: Any) -> DLEstimator:
+    import keras
+
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(2, "softmax")]
+    )
+    settings = {
+        "model": model,
+        "loss": "sparse_categorical_crossentropy",
+        "backend": HorovodConfig(controller=controller),
+        "numTrainWorkers": 2,
+        "batchSize": 20,
+        "epochs": 3,
+        "tracking": "none",
+        "verbose": 0,
+        "callbacks": callbacks,
+    }
+    return DLEstimator(**{**settings, **params})
+
+
+def fails_within(seconds: float, estimator: DLEstimator, df: DataFrame, error: type) -> Any:
+    started = time.monotonic()
+    with pytest.raises(error) as caught:
+        estimator.fit(df)
+    assert time.monotonic() - started < seconds
+    return caught.value
+
+
+@pytest.mark.parametrize("controller", CONTROLLERS)
+def test_user_exception_on_one_rank(blobs: DataFrame, controller: str) -> None:
+    error = fails_within(60, estimator(controller, faults.Raise(rank=1)), blobs, WorkerError)
+    assert error.rank == 1
+    assert error.phase.startswith("train epoch 1")
+    assert "ZeroDivisionError: the user's own mistake" in str(error)
+    assert "in act" in error.worker_traceback
+
+
+@pytest.mark.parametrize("controller", CONTROLLERS)
+def test_rank_killed(blobs: DataFrame, controller: str) -> None:
+    error = fails_within(60, estimator(controller, faults.KillRank(rank=1)), blobs, WorkerLostError)
+    assert error.rank == 1
+    assert "SIGKILL" in str(error)
+    assert error.phase.startswith("train epoch 1")
+
+
+@pytest.mark.parametrize("controller", CONTROLLERS)
+def test_executor_killed(blobs: DataFrame, controller: str) -> None:
+    est = estimator(controller, faults.KillExecutor(rank=1))
+    error = fails_within(60, est, blobs, WorkerLostError)
+    assert error.rank == 1
+    assert "executor" in str(error)
+
+
+@pytest.mark.parametrize("controller", CONTROLLERS)
+def test_loss_not_finite(blobs: DataFrame, controller: str) -> None:
+    est = estimator(controller, loss="mse", optimizer="sgd", learningRate=1e30, metrics=[])
+    est.setModel(_linear())
+    error = fails_within(60, est, blobs, NonFiniteLossError)
+    assert "epoch 0, step" in str(error)
+    assert error.rank in (0, 1)
+
+
+def _linear() -> Any:
+    import keras
+
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+
+
+def test_more_workers_than_slots(blobs: DataFrame) -> None:
+    est = estimator("gloo", numTrainWorkers=3)
+    error = fails_within(5, est, blobs, ResourceError)
+    assert "numTrainWorkers=3" in str(error)
+    assert "offers 2" in str(error)
+
+
+@pytest.mark.parametrize("controller", CONTROLLERS)
+def test_cancelled_job_group(
+    spark: SparkSession, blobs: DataFrame, tmp_path: Path, controller: str
+) -> None:
+    from pyspark import InheritableThread
+
+    sign = tmp_path / "training"
+    outcome: list[BaseException] = []
+
+    def fit() -> None:
+        spark.sparkContext.setJobGroup("the user's group", "a fit")
+        try:
+            estimator(controller, faults.Touch(str(sign)), epochs=50).fit(blobs)
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = InheritableThread(target=fit)
+    thread.start()
+    _wait_for(sign, 60)
+    spark.sparkContext.cancelJobGroup("the user's group")
+    thread.join(timeout=30)
+    assert not thread.is_alive()
+    assert isinstance(outcome[0], TrainingError)
+    assert "cancelled" in str(outcome[0])
+
+
+def _wait_for(path: Path, seconds: float) -> None:
+    event = threading.Event()
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not appear in {seconds} s"
+        event.wait(0.1)
+
+
+def test_ranks_that_do_not_meet_in_time(blobs: DataFrame) -> None:
+    config = HorovodConfig(start_timeout_s=1)
+    error = fails_within(40, estimator("gloo", backend=config), blobs, TrainingTimeoutError)
+    assert "start_timeout_s" in str(error)
+
+
+@pytest.mark.parametrize("controller", CONTROLLERS)
+def test_the_cluster_trains_after_all_that(blobs: DataFrame, controller: str) -> None:
+    model = estimator(controller, epochs=2).fit(blobs)
+    assert model.report["weights_hash"]
+    assert model.history["loss"][1] < model.history["loss"][0]
