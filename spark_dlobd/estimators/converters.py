@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from spark_dlobd.errors import ConfigurationError
+from spark_dlobd.errors import ConfigurationError, ModelError
 
 T = TypeVar("T")
 
@@ -143,7 +143,7 @@ def backend_config(value: Any) -> Any:
 
 def checked_callbacks(value: Any) -> tuple[Any, ...]:
     """Keras callbacks as a tuple; they are live objects, so this is no Param."""
-    if not value and isinstance(value, Sequence):
+    if value is None or value == () or value == []:
         return ()
     import keras
 
@@ -163,8 +163,10 @@ def _is_number(value: Any) -> bool:
 def _serialized(name: str, value: Any) -> Any:
     import keras
 
-    from spark_dlobd.training.custom_objects import referenced_objects
+    from spark_dlobd.training.custom_objects import LAMBDA_REFUSED, referenced_objects
 
+    if getattr(value, "__name__", None) == "<lambda>":
+        raise ModelError(LAMBDA_REFUSED)
     try:
         if isinstance(value, Mapping):
             return json.loads(json.dumps(dict(value)))

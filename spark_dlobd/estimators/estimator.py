@@ -103,6 +103,8 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
     64
     """
 
+    _input_kwargs: dict[str, Any]
+
     @keyword_only
     def __init__(
         self,

@@ -20,6 +20,7 @@ from spark_dlobd.training import keras_codec
 from spark_dlobd.training.job import (
     ColumnSpec,
     FitConfig,
+    InvalidRows,
     ModelSpec,
     OutputSpec,
     TensorColumn,
@@ -41,7 +42,7 @@ class DataRequest:
 
     columns: ColumnSpec
     validation: ValidationSplit | None
-    handle_invalid: str
+    handle_invalid: InvalidRows
     cache_dir: str | None
     world_size: int
 
@@ -96,11 +97,13 @@ def prepare(estimator: DLEstimator, dataset: DataFrame) -> Prepared:
     _check_reduction(compile_config, workers)
     check_thresholds(estimator._value("thresholds"), output)
     columns = _columns(estimator, dataset.schema, model, compile_config, output)
+    custom_objects = keras_codec.custom_objects_of(model, compile_config)
+    _try_compile(model, compile_config, custom_objects)
     spec = ModelSpec(
         archive=estimator.model_archive,
         compile_config=compile_config,
         output=output,
-        custom_objects=keras_codec.custom_objects_of(model, compile_config),
+        custom_objects=custom_objects,
     )
     config = FitConfig(
         world_size=workers,
@@ -120,7 +123,7 @@ def prepare(estimator: DLEstimator, dataset: DataFrame) -> Prepared:
     request = DataRequest(
         columns,
         _validation(estimator, dataset.schema),
-        estimator.getHandleInvalid(),
+        "skip" if estimator.getHandleInvalid() == "skip" else "error",
         estimator.getCacheDir(),
         workers,
     )
@@ -149,6 +152,17 @@ def _check_copies(callbacks: Sequence[Any]) -> None:
                 f"{type(callback).__name__} is not: {error}. Open files, locks and connections in "
                 "on_train_begin instead of __init__."
             ) from error
+
+
+def _try_compile(model: Any, compile_config: dict[str, Any], custom_objects: Any) -> None:
+    """Workers do the same; what fails there fails here first."""
+    try:
+        keras_codec.compile_model(model, compile_config, custom_objects)
+    except Exception as error:
+        raise ConfigurationError(
+            "The model cannot be compiled with its loss, optimizer and metrics: "
+            f"{str(error).split('Full object config:')[0].strip()}"
+        ) from error
 
 
 def _columns(

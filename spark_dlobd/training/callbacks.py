@@ -128,6 +128,8 @@ class GroupEnd(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Exchange the wish to stop."""
         if self._group.size == 1:
+            if self.model.stop_training and batch < self._steps - 1:
+                self._begin.finish_epoch()
             return
         if self.model.stop_training:
             self._optimizer.stop_wish.assign(1)

@@ -66,6 +66,7 @@ def compile_config(
             "loss='sparse_categorical_crossentropy' (or another Keras loss), or call "
             "model.compile(loss=...) first."
         )
+    _complete_configs(config)
     _check_names(config)
     config["optimizer"] = _optimizer_config(config["optimizer"], learning_rate)
     return _as_json({key: keras.saving.serialize_keras_object(v) for key, v in config.items()})
@@ -132,17 +133,42 @@ def _computes_own_loss(model: Any) -> bool:
     )
 
 
-def _check_names(config: dict[str, Any]) -> None:
+def _getters() -> dict[str, Any]:
     import keras
 
-    known: dict[str, Any] = {
+    return {
         "loss": keras.losses.get,
         "optimizer": keras.optimizers.get,
         "metrics": keras.metrics.get,
         "weighted_metrics": keras.metrics.get,
     }
+
+
+def _complete_configs(config: dict[str, Any]) -> None:
+    """Replace ``{"class_name": "SGD", "config": {...}}``, which lacks its module, by the object."""
+
+    def complete(argument: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [complete(argument, item) for item in value]
+        if not isinstance(value, Mapping) or "class_name" not in value or "module" in value:
+            return value
+        try:
+            return _getters()[argument](dict(value))
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"{argument} must be a config that Keras can make an object of. "
+                f"Got {dict(value)!r}: {str(error).splitlines()[0]}"
+            ) from error
+
+    for argument in _getters():
+        config[argument] = complete(argument, config.get(argument))
+
+
+def _check_names(config: dict[str, Any]) -> None:
+    import keras
+
     shortcuts = {"accuracy", "acc", "crossentropy", "ce"}
-    for argument, getter in known.items():
+    for argument, getter in _getters().items():
         value = config.get(argument)
         for name in value if isinstance(value, list) else [value]:
             if not isinstance(name, str) or name in keras.saving.get_custom_objects():

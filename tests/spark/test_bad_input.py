@@ -88,6 +88,14 @@ def regressor(**params: Any) -> DLEstimator:
         ({"classWeight": {0: 1.0}}, r"classWeight must name classes .* for a regression model"),
         ({"thresholds": [0.5, 0.5]}, r"thresholds must have one value per class.*regression"),
         ({"loss": "mean_sqared_error"}, r"loss must name something Keras knows.*mean_sqared_error"),
+        (
+            {"optimizer": {"class_name": "SDG", "config": {}}},
+            r"optimizer must be a config that Keras can make .*'SDG'.*Could not locate class 'SDG'",
+        ),
+        (
+            {"loss": {"module": "keras.losses", "class_name": "Mean", "config": {}}},
+            r"cannot be compiled with its loss, optimizer and metrics: .*Mean",
+        ),
         ({"optimizer": "sdg"}, r"optimizer must name something Keras knows.*'sdg'"),
         ({"metrics": ["acuracy"]}, r"metrics must name something Keras knows.*'acuracy'"),
         ({"backend": "spark"}, r"backend must be 'auto' or one of .*'local'.* Got 'spark'\."),

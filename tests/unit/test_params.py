@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
-from spark_dlobd.errors import ConfigurationError
+from spark_dlobd import DLEstimator, HorovodConfig
+from spark_dlobd.errors import ConfigurationError, ModelError
 from spark_dlobd.estimators.params import TrainingParams
 
 keras = pytest.importorskip("keras")
@@ -94,3 +97,70 @@ def test_an_output_column_may_be_left_out() -> None:
     params = TrainingParams()
     params._set(probabilityCol="", rawPredictionCol="")
     params.check_params()
+
+
+def test_live_objects_are_set_like_params() -> None:
+    callback = keras.callbacks.TerminateOnNaN()
+    tracker: Any = object()
+    estimator = DLEstimator(epochs=2).setParams(callbacks=[callback], tracker=tracker, seed=4)
+    assert estimator.callbacks == (callback,) and estimator.tracker is tracker
+    assert (estimator.getEpochs(), estimator.getSeed()) == (2, 4)
+    copied = estimator.copy({estimator.epochs: 5})
+    assert copied.callbacks == (callback,) and copied.getEpochs() == 5
+    assert estimator.setParams(epochs=3).callbacks == (callback,)
+    assert estimator.setParams(callbacks=None).callbacks == ()
+
+
+def test_names_that_do_not_exist() -> None:
+    with pytest.raises(TypeError, match="batch_size"):
+        DLEstimator(batch_size=3)  # type: ignore[call-arg]
+    with pytest.raises(
+        ConfigurationError, match=r"no Param 'batchsize'. Did you mean 'batchSize'"
+    ):
+        DLEstimator().setParams(batchsize=3)
+    with pytest.raises(ConfigurationError, match=r"no Param 'zzz'. It has .*'epochs'"):
+        DLEstimator().setParams(zzz=3)
+
+
+def test_backend_configs_become_json() -> None:
+    config = HorovodConfig(controller="mpi", mpi_args=("-x", "A"), environment={"A": "1"})
+    estimator = DLEstimator(backend=config)
+    value = json.loads(json.dumps(estimator.getOrDefault(estimator.backend)))
+    assert value["name"] == "horovod" and value["mpi_args"] == ["-x", "A"]
+    assert DLEstimator(backend=value).getBackend() == config
+    assert DLEstimator(backend="local").getBackend() == "local"
+
+
+@pytest.mark.parametrize(
+    ("seed", "expected"), [(0, 0), (2**31 - 1, 2**31 - 1), (np.int64(7), 7), (3.0, 3)]
+)
+def test_seeds(seed: Any, expected: int) -> None:
+    assert DLEstimator(seed=seed).getSeed() == expected
+    with pytest.raises(ConfigurationError, match=r"seed must be an int in \[0, 2147483647\]"):
+        DLEstimator(seed=2**31)
+
+
+class Unregistered(keras.losses.Loss):  # type: ignore[misc]
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return y_pred
+
+
+def test_objects_that_workers_could_not_rebuild() -> None:
+    with pytest.raises(ModelError, match=r"not registered.*'Unregistered'"):
+        DLEstimator(loss=Unregistered())
+    with pytest.raises(ModelError, match="lambda"):
+        DLEstimator(loss=lambda y_true, y_pred: y_pred)
+    with pytest.raises(ConfigurationError, match=r"loss must be a Keras name.* Got <class"):
+        DLEstimator(loss=Unregistered)
+
+
+def test_every_param_is_explained() -> None:
+    estimator = DLEstimator()
+    explained = estimator.explainParams().splitlines()
+    assert [line.split(":")[0] for line in explained] == [param.name for param in estimator.params]
+    arguments = inspect.signature(DLEstimator.__init__).parameters
+    assert set(arguments) - {"self"} == {p.name for p in estimator.params} | {
+        "model",
+        "callbacks",
+        "tracker",
+    }
