@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from spark_dlobd.errors import DLError, NonFiniteLossError, WorkerError
 
@@ -60,7 +59,7 @@ class LocalBackend:
         try:
             with reporter.phase("start"):
                 model = build_model(job)
-            with reporter.phase("train"), _own_random_numbers():
+            with reporter.phase("train"), _users_random_numbers:
                 result = train_rank(
                     model,
                     job,
@@ -84,19 +83,40 @@ class LocalBackend:
         return replace(result, report={**result.report, "transport": "none (one process)"})
 
 
-@contextmanager
-def _own_random_numbers() -> Iterator[None]:
-    """Give Python and numpy their state back: a fit seeds them, and this is the user's process."""
-    import random
+class _RandomNumbers:
+    """Gives Python and numpy their state back: a fit seeds them, and this is the user's process.
 
-    import numpy as np
+    Of fits that overlap in time the first keeps the state and the last returns it.
+    """
 
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._fits = 0
+        self._state: tuple[Any, Any] = (None, None)
+
+    def __enter__(self) -> None:
+        import random
+
+        import numpy as np
+
+        with self._lock:
+            if not self._fits:
+                self._state = random.getstate(), np.random.get_state()
+            self._fits += 1
+
+    def __exit__(self, *_: object) -> None:
+        import random
+
+        import numpy as np
+
+        with self._lock:
+            self._fits -= 1
+            if not self._fits:
+                random.setstate(self._state[0])
+                np.random.set_state(self._state[1])
+
+
+_users_random_numbers = _RandomNumbers()
 
 
 class _ReporterEvents:

@@ -217,11 +217,15 @@ def _class_weight(estimator: DLEstimator, output: OutputSpec) -> dict[int, float
     weights = estimator.getClassWeight()
     if not weights:
         return None
-    classes = 2 if output.problem == "binary" else output.units
-    if output.problem == "regression" or max(weights) >= classes:
+    if output.problem == "regression":
         raise ConfigurationError(
-            f"classWeight must name classes of the model (0 to {classes - 1} of a "
-            f"classification). Got {weights} for a {output.problem} model."
+            f"classWeight needs a classification. Got {weights} for a regression: use weightCol, "
+            "or set problemType='classification' if the output means classes."
+        )
+    classes = 2 if output.problem == "binary" else output.units
+    if max(weights) >= classes:
+        raise ConfigurationError(
+            f"classWeight must name classes of the model, 0 to {classes - 1}. Got {weights}."
         )
     return {int(k): float(v) for k, v in weights.items()}
 

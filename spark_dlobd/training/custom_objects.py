@@ -23,9 +23,9 @@ _KERAS_ENUMERATIONS = (
 )
 
 LAMBDA_REFUSED = (
-    "The model holds Python code (a lambda), which is refused because loading it would run code "
-    "from a file. Replace the lambda by a function or layer decorated with "
-    "@keras.saving.register_keras_serializable()."
+    "The model or its compile arguments hold Python code (a lambda), which is refused because "
+    "loading it would run code from a file. Replace the lambda by a function or class decorated "
+    "with @keras.saving.register_keras_serializable()."
 )
 
 

@@ -85,12 +85,15 @@ def regressor(**params: Any) -> DLEstimator:
             {"validationFraction": 0.5, "validationIndicatorCol": "held"},
             r"validationFraction and validationIndicatorCol exclude each other",
         ),
-        ({"classWeight": {0: 1.0}}, r"classWeight must name classes .* for a regression model"),
+        (
+            {"classWeight": {0: 1.0}},
+            r"classWeight needs a classification. Got \{0: 1.0\}.*weightCol",
+        ),
         ({"thresholds": [0.5, 0.5]}, r"thresholds must have one value per class.*regression"),
         ({"loss": "mean_sqared_error"}, r"loss must name something Keras knows.*mean_sqared_error"),
         (
             {"optimizer": {"class_name": "SDG", "config": {}}},
-            r"optimizer must be a config that Keras can make .*'SDG'.*Could not locate class 'SDG'",
+            r"optimizer must be a config that Keras can make .*'SDG'.*Could not interpret",
         ),
         (
             {"loss": {"module": "keras.losses", "class_name": "Mean", "config": {}}},
@@ -114,7 +117,7 @@ def test_settings_are_checked_before_any_job(
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"classWeight": {3: 1.0}}, r"classWeight must name classes .*0 to 2.* Got \{3: 1.0\}"),
+        ({"classWeight": {3: 1.0}}, r"classWeight must name classes .*0 to 2\. Got \{3: 1.0\}"),
         ({"thresholds": [0.5, 0.5]}, r"thresholds must have one value per class \(3\)"),
         ({"labelCol": "features", "featuresCol": "array"}, r"must hold a class index per row"),
     ],
