@@ -61,7 +61,7 @@ def slots(spark: SparkSession) -> SparkSlots:
     context = spark_context(spark)
     conf = context.getConf()
     cores_per_task = int(conf.get("spark.task.cpus", "1") or 1)
-    master = context.master
+    master = context.master or ""
     cores = cores_of_master(master)
     if cores is None:
         cores = _cluster_cores(context)
@@ -101,10 +101,10 @@ def _cluster_cores(context: SparkContext) -> int:
     cores = conf.get("spark.executor.cores")
     if instances and cores:
         return int(instances) * int(cores)
-    registered = context._jsc.sc().getExecutorMemoryStatus().size() - 1
+    registered = int(context._jsc.sc().getExecutorMemoryStatus().size()) - 1
     if cores:
         return max(registered, 1) * int(cores)
-    return context.defaultParallelism
+    return int(context.defaultParallelism)
 
 
 def require_slots(spark: SparkSession, world_size: int) -> SparkSlots:

@@ -7,7 +7,7 @@ import os
 import queue
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,7 @@ class GangTask:
     cores_per_task: int
 
 
-def run_task(task: GangTask, _: Iterator[Any]) -> Iterator[bytes]:
+def run_task(task: GangTask, _: Iterable[Any]) -> Iterator[bytes]:
     """Train one rank in a child process. Runs on each worker.
 
     Yields

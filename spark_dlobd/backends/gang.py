@@ -6,14 +6,14 @@ Runs on the driver.
 from __future__ import annotations
 
 import queue
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.backends.channel import EventServer
+from spark_dlobd.backends.spark_job import SparkJob
 from spark_dlobd.errors import (
     NonFiniteLossError,
     TrainingError,
@@ -29,10 +29,31 @@ if TYPE_CHECKING:
 
     from spark_dlobd.tracking.reporter import Reporter
 
+GangFunction = Callable[[Iterable[Any]], Iterable[bytes]]
+
 # Which failure explains the others; what peers see comes last.
 _CAUSES = {"user": 0, "nonfinite": 0, "own": 1, "lost": 1, "timeout": 2, "peer": 3}
 _ROOT_CAUSE_WAIT_S = 2.0
-_LEAVE_WAIT_S = 10.0
+_KEPT_LOG_LINES = 400
+
+
+@dataclass(frozen=True)
+class GangResult:
+    """What a gang delivered.
+
+    Attributes
+    ----------
+    event : dict
+        The ``result`` event of rank 0.
+    archive : bytes
+        What the tasks yielded, joined.
+    log_lines : list of str
+        First lines that the ranks and their helpers printed.
+    """
+
+    event: dict[str, Any]
+    archive: bytes
+    log_lines: list[str]
 
 
 @dataclass
@@ -67,7 +88,8 @@ class GangState:
         elif kind == "epoch":
             self.reporter.epoch(event["epoch"], event["metrics"])
         elif kind == "log":
-            self.log_lines.append(event["text"])
+            if len(self.log_lines) < _KEPT_LOG_LINES:
+                self.log_lines.append(event["text"])
             self.reporter.log(rank, event["host"], event["text"])
         elif kind == "failed":
             self.failures.append(event)
@@ -143,11 +165,11 @@ def _first_line_of_cause(text: str) -> str:
 def run_gang(
     spark: SparkSession,
     world_size: int,
-    make_task: Callable[[EventServer], Callable[[Iterator[Any]], Iterator[bytes]]],
+    make_task: Callable[[EventServer], GangFunction],
     reporter: Reporter,
     run_id: str,
     start_timeout_s: float,
-) -> tuple[dict[str, Any], bytes]:
+) -> GangResult:
     """Run a barrier stage of `world_size` tasks.
 
     Parameters
@@ -167,10 +189,8 @@ def run_gang(
 
     Returns
     -------
-    result : dict
-        The ``result`` event of rank 0.
-    archive : bytes
-        What the tasks yielded, joined.
+    GangResult
+        What rank 0 told.
 
     Raises
     ------
@@ -194,7 +214,7 @@ def run_gang(
             _drain_until_left(server, state)
         if job.error is not None or state.result is None:
             raise state.error(job.error) from None
-        return state.result, b"".join(job.rows)
+        return GangResult(state.result, b"".join(job.rows), state.log_lines)
 
 
 def _watch(job: SparkJob, server: EventServer, state: GangState, start_timeout_s: float) -> None:
@@ -228,48 +248,3 @@ def _drain_until_left(server: EventServer, state: GangState) -> None:
         except queue.Empty:
             if state.result is not None or not server.connected:
                 return
-
-
-class SparkJob:
-    """The barrier stage in a thread of its own, so the driver can watch and cancel."""
-
-    def __init__(
-        self,
-        spark: SparkSession,
-        world_size: int,
-        task: Callable[[Iterator[Any]], Iterator[bytes]],
-        tag: str,
-    ) -> None:
-        from pyspark import inheritable_thread_target
-
-        self._context = spark_context(spark)
-        self._tag = tag
-        self._world_size = world_size
-        self._task = task
-        self.rows: list[bytes] = []
-        self.error: BaseException | None = None
-        target = inheritable_thread_target(spark)(self._collect)
-        self._thread = threading.Thread(target=target, name=tag, daemon=True)
-
-    def _collect(self) -> None:
-        self._context.addJobTag(self._tag)
-        try:
-            rdd = self._context.parallelize(range(self._world_size), self._world_size)
-            self.rows = rdd.barrier().mapPartitions(self._task).collect()
-        except BaseException as error:  # handed to the driver's thread
-            self.error = error
-        finally:
-            self._context.removeJobTag(self._tag)
-
-    @property
-    def is_running(self) -> bool:
-        return self._thread.is_alive()
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def cancel(self) -> None:
-        self._context.cancelJobsWithTag(self._tag)
-
-    def join(self) -> None:
-        self._thread.join(timeout=_LEAVE_WAIT_S)

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from spark_dlobd.errors import ConfigurationError, MissingDependencyError, ResourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from pyspark.sql import SparkSession
 
     from spark_dlobd.backends.base import Backend
     from spark_dlobd.backends.channel import EventServer
+    from spark_dlobd.backends.gang import GangFunction
     from spark_dlobd.data.dataset import DatasetRef
     from spark_dlobd.tracking.reporter import Reporter
     from spark_dlobd.training.job import TrainJob, TrainResult
@@ -182,12 +181,12 @@ class HorovodBackend:
         # a frozen mapping does not pickle everywhere, a dict does
         config = replace(self._config, environment=dict(self._config.environment))
 
-        def make_task(server: EventServer) -> Callable[[Iterator[Any]], Iterator[bytes]]:
+        def make_task(server: EventServer) -> GangFunction:
             task = GangTask(job.run_id, server.address, payload, config, cores)
             return functools.partial(run_task, task)
 
         with reporter.phase("train"):
-            event, archive = run_gang(
+            gang = run_gang(
                 spark,
                 job.config.world_size,
                 make_task,
@@ -195,10 +194,13 @@ class HorovodBackend:
                 job.run_id,
                 config.start_timeout_s,
             )
-        report = {**event["report"], "transport": self._describe_transport()}
-        return TrainResult(archive, event["history"], report)
+        report = {**gang.event["report"], "transport": self._transport(gang.log_lines)}
+        return TrainResult(gang.archive, gang.event["history"], report)
 
-    def _describe_transport(self) -> str:
+    def _transport(self, log_lines: list[str]) -> str:
+        """What really ran, not what was asked for."""
         if self._config.controller == "gloo":
-            return "gloo over tcp"
-        return f"mpi over {self._config.transport or 'what Open MPI chose'}"
+            return "gloo: tcp"
+        from spark_dlobd.backends.mpi import transport_used
+
+        return f"mpi: {transport_used(log_lines) or 'not told by Open MPI'}"

@@ -12,6 +12,7 @@ from typing import Any
 import horovod.tensorflow as hvd
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from spark_dlobd.errors import WorkersDisagreeError
 
@@ -44,11 +45,11 @@ class HorovodGroup:
         """Sum a small flag over ranks."""
         return hvd.allreduce(tf.convert_to_tensor(flag), op=hvd.Sum, name="stop_wish")
 
-    def sum(self, array: np.ndarray) -> np.ndarray:
+    def sum(self, array: NDArray[Any]) -> NDArray[Any]:
         """Sum over ranks."""
         return np.asarray(hvd.allreduce(tf.convert_to_tensor(array), op=hvd.Sum))
 
-    def gather(self, array: np.ndarray) -> np.ndarray:
+    def gather(self, array: NDArray[Any]) -> NDArray[Any]:
         """Stack over ranks."""
         return np.asarray(hvd.allgather(tf.convert_to_tensor(array[None])))
 

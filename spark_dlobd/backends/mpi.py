@@ -69,8 +69,8 @@ def transport_arguments(config: HorovodConfig) -> list[str]:
         arguments += ["--mca", "pml", "ucx"]
         if config.ucx_tls:
             arguments += ["-x", f"UCX_TLS={config.ucx_tls}"]
-        if config.ucx_net_devices:
-            arguments += ["-x", f"UCX_NET_DEVICES={config.ucx_net_devices}"]
+        if devices := config.ucx_net_devices or interface:
+            arguments += ["-x", f"UCX_NET_DEVICES={devices}"]
         if not _uses_rdma(config.ucx_tls):
             arguments += ["--mca", "opal_common_ucx_tls", "any"]
             arguments += ["--mca", "opal_common_ucx_devices", "any"]
@@ -81,6 +81,22 @@ def transport_arguments(config: HorovodConfig) -> list[str]:
     if interface and interface != "lo":
         arguments += ["--prtemca", "prte_if_include", interface]
     return [*arguments, *config.mpi_args]
+
+
+def transport_used(log_lines: Sequence[str]) -> str | None:
+    """Read off Open MPI's connection summary what carries the bytes. Pure.
+
+    Examples
+    --------
+    >>> transport_used(["  on-host:  all connections are sm", "  off-host: all connections are n/a"])
+    'on-host sm'
+    """
+    found = []
+    for line in log_lines:
+        if match := re.search(r"(on|off)-host:\s+all connections are (\S+)", line):
+            found.append((match[1], match[2]))
+    used = [f"{where}-host {what}" for where, what in found if what != "n/a"]
+    return ", ".join(used) or None
 
 
 def _uses_rdma(ucx_tls: str | None) -> bool:
@@ -100,6 +116,7 @@ def mpirun_command(
     for place in sorted(places, key=lambda place: place.rank):
         slots[place.host] = place.local_size
     command = [mpirun, "-np", str(len(places)), "--oversubscribe", "--bind-to", "none"]
+    command += ["--mca", "ompi_display_comm", "mpi_init"]
     if os.geteuid() == 0:
         command.append("--allow-run-as-root")
     command += ["--host", ",".join(f"{host}:{count}" for host, count in slots.items())]
@@ -240,7 +257,7 @@ def daemon_command(shell_text: str) -> list[str]:
 
 
 class MpiGang:
-    """This rank's part in starting MPI; a context manager. Runs on each worker.
+    """Part of one rank in starting MPI; a context manager. Runs on each worker.
 
     Made before the tasks meet, so that its socket is there when the first
     placeholder looks for it.

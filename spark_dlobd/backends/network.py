@@ -11,7 +11,7 @@ from spark_dlobd.errors import ConfigurationError
 
 def ipv4_interfaces() -> dict[str, str]:
     """Interface name -> its IPv4 address."""
-    found = {}
+    found: dict[str, str] = {}
     for name, addresses in psutil.net_if_addrs().items():
         for address in addresses:
             if address.family == socket.AF_INET:

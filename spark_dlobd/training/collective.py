@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Collective(Protocol):
@@ -20,10 +20,10 @@ class Collective(Protocol):
     def any_flag(self, flag: Any) -> Any:
         """Return whether the scalar is nonzero on any rank; inside the step's graph."""
 
-    def sum(self, array: np.ndarray) -> np.ndarray:
+    def sum(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return the elementwise sum over ranks; called eagerly by every rank."""
 
-    def gather(self, array: np.ndarray) -> np.ndarray:
+    def gather(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return the arrays of all ranks stacked along a new first axis."""
 
 
@@ -41,10 +41,10 @@ class SingleProcess:
         """Return the flag as it is."""
         return flag
 
-    def sum(self, array: np.ndarray) -> np.ndarray:
+    def sum(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return the array as it is."""
         return array
 
-    def gather(self, array: np.ndarray) -> np.ndarray:
+    def gather(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return the array with a first axis of one."""
         return array[None]

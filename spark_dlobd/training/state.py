@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spark_dlobd.errors import WorkersDisagreeError
 from spark_dlobd.training.collective import Collective
@@ -21,7 +22,7 @@ def statistics(model: Any) -> list[Any]:
     return [v for v in model.non_trainable_weights if "float" in str(v.dtype)]
 
 
-def rank_seeds(model: Any, seed: int, rank: int) -> list[np.ndarray]:
+def rank_seeds(model: Any, seed: int, rank: int) -> list[NDArray[Any]]:
     """Draw the initial random state of one rank, a function of `seed` and `rank` alone."""
     return [
         np.random.default_rng([seed, rank, index]).integers(0, 2**31, size=tuple(v.shape))
