@@ -10,16 +10,18 @@ ratio to ``predict`` with the batch size that Spark's side uses stands beside it
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+import psutil
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,10 +82,21 @@ def session(cores: int) -> SparkSession:
     return spark
 
 
-def seconds(action: Any) -> float:
-    start = time.perf_counter()
+def cpu_seconds() -> float:
+    """CPU time so far of this process, the JVM and its Python workers."""
+    total = 0.0
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def measure(action: Callable[[], Any]) -> tuple[float, float]:
+    """Wall and CPU seconds; CPU tells more on a machine that others use too."""
+    start, cpu = time.perf_counter(), cpu_seconds()
     action()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, cpu_seconds() - cpu
 
 
 @click.command()
@@ -115,16 +128,21 @@ def main(rows: int, rounds: int, batch_size: int, partitions: int) -> None:
     for action in (*contenders.values(), spark_transform):
         action()
     rates: dict[str, list[float]] = {name: [] for name in contenders}
+    cpu: dict[str, list[float]] = {name: [] for name in contenders}
     for index in range(rounds):
         for name, action in contenders.items():
-            rates[name].append(rows / seconds(action))
+            wall, busy = measure(action)
+            rates[name].append(rows / wall)
+            cpu[name].append(busy / rows * 1e6)
         latest = ", ".join(f"{name} {values[-1]:,.0f}" for name, values in rates.items())
         print(f"round {index + 1}, rows/s: {latest}", flush=True)
     spark.stop()
-    print(json.dumps(summary(rates, rows=rows, batch_size=batch_size, cores=cores)))
+    print(json.dumps(summary(rates, cpu, rows=rows, batch_size=batch_size, cores=cores)))
 
 
-def summary(rates: dict[str, list[float]], **facts: int) -> dict[str, Any]:
+def summary(
+    rates: dict[str, list[float]], cpu: dict[str, list[float]], **facts: int
+) -> dict[str, Any]:
     def ratio(baseline: str) -> float:
         pairs = zip(rates[baseline], rates["spark"], strict=True)
         return round(statistics.median(ours / theirs for theirs, ours in pairs), 3)
@@ -136,6 +154,7 @@ def summary(rates: dict[str, list[float]], **facts: int) -> dict[str, Any]:
         "unit": "rows/s of DLModel.transform / rows/s of keras.Model.predict(array)",
         "figure_same_batch_size": ratio("keras_same_batch"),
         "rows_per_s": {name: round(statistics.median(values)) for name, values in rates.items()},
+        "cpu_us_per_row": {name: round(statistics.median(v), 1) for name, v in cpu.items()},
         **facts,
     }
 
