@@ -69,8 +69,8 @@ def transport_arguments(config: HorovodConfig) -> list[str]:
         arguments += ["--mca", "pml", "ucx"]
         if config.ucx_tls:
             arguments += ["-x", f"UCX_TLS={config.ucx_tls}"]
-        if devices := config.ucx_net_devices or interface:
-            arguments += ["-x", f"UCX_NET_DEVICES={devices}"]
+        if config.ucx_net_devices:
+            arguments += ["-x", f"UCX_NET_DEVICES={config.ucx_net_devices}"]
         if not _uses_rdma(config.ucx_tls):
             arguments += ["--mca", "opal_common_ucx_tls", "any"]
             arguments += ["--mca", "opal_common_ucx_devices", "any"]
@@ -88,7 +88,7 @@ def transport_used(log_lines: Sequence[str]) -> str | None:
 
     Examples
     --------
-    >>> transport_used(["  on-host:  all connections are sm", "  off-host: all connections are n/a"])
+    >>> transport_used(["on-host:  all connections are sm", "off-host: all connections are n/a"])
     'on-host sm'
     """
     found = []

@@ -140,7 +140,27 @@ class DLModel(
 
     @property
     def report(self) -> dict[str, Any]:
-        """Facts about the training, JSON-able."""
+        """Facts about the training, JSON-able.
+
+        Returns
+        -------
+        dict
+            Empty for a model that was not trained here, else
+
+            - ``backend``, ``backend_reason``, ``transport``: what trained, why it was
+              chosen, and what carried the gradients;
+            - ``workers``, ``batch_size``, ``seed``: the settings;
+            - ``rows``: number of ``train`` and ``validation`` rows, ``skipped_rows``:
+              those left out by ``handleInvalid="skip"``;
+            - ``rows_per_epoch``, ``steps_per_epoch``, ``plan``: how rows were divided;
+            - ``seconds``: per phase, ``fit_seconds``: of Keras's ``fit``,
+              ``reading_seconds``: of them in the reading thread of rank 0;
+            - ``materialized_bytes``, ``data_url``: the files that were trained on;
+            - ``weights_hash``: of the trained weights, equal on all ranks;
+            - ``rank_seconds``: of rank 0 until it was ready, had joined and was done (horovod);
+            - ``system``: versions and hardware;
+            - ``mlflow_run_id``, ``mlflow_model_id``: where MLflow has the fit, if it does.
+        """
         return self._report
 
     @property

@@ -207,7 +207,11 @@ def _build(archive: bytes, custom_objects: CustomObjects, plan: ScoringPlan) -> 
     model = keras_codec.archive_to_model(archive, custom_objects)
     dtype = keras_codec.input_dtype(model)
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *plan.features.shape), dtype)])  # type: ignore[untyped-decorator]
+    # As in Keras's own predict. It also leaves no file: a Python worker of Spark ends
+    # without the clean-up in which autograph removes its own.
+    @tf.function(  # type: ignore[untyped-decorator]
+        input_signature=[tf.TensorSpec((None, *plan.features.shape), dtype)], autograph=False
+    )
     def forward(rows: Any) -> Any:
         result = model(rows, training=False)
         return tf.nest.flatten(result)[0]

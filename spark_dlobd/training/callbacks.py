@@ -71,11 +71,15 @@ class GroupBegin(keras.callbacks.Callback):  # type: ignore[misc]
         self._on_epoch = on_epoch
         self._merge_statistics = merge_statistics
         self._epoch = 0
+        self._began = 0.0
         self.weights_hash = ""
+        self.epoch_seconds: list[float] = []
+        """Seconds of the training steps of each epoch, validation left out."""
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Point the reader at the epoch."""
         self._epoch = epoch
+        self._began = time.monotonic()
         self._on_epoch(epoch)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -95,6 +99,7 @@ class GroupBegin(keras.callbacks.Callback):  # type: ignore[misc]
         if self._group.size > 1:
             sum_metrics(self.model, self._group)
         self._merge_statistics()
+        self.epoch_seconds.append(time.monotonic() - self._began)
 
     def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Merge metrics after the last step of a validation."""

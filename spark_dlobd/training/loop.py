@@ -188,6 +188,7 @@ def train_rank(
             "steps_per_epoch": train_plan.steps_per_epoch,
             "plan": train_plan.describe(),
             "fit_seconds": seconds,
+            "epoch_seconds": begin.epoch_seconds,
             "reading_seconds": train.seconds_reading,
         },
     )

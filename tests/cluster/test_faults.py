@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -126,6 +129,24 @@ def test_cancelled_job_group(
     assert not thread.is_alive()
     assert isinstance(outcome[0], TrainingError)
     assert "cancelled" in str(outcome[0])
+
+
+@pytest.mark.parametrize("controller", CONTROLLERS)
+def test_ctrl_c(tmp_path: Path, controller: str) -> None:
+    sign = tmp_path / "training"
+    program = [sys.executable, "-m", "tests.cluster.interrupted_fit", controller, str(sign)]
+    root = Path(__file__).parents[2]
+    driver = subprocess.Popen(
+        program, cwd=root, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        _wait_for(sign, 90)
+        driver.send_signal(signal.SIGINT)
+        _, printed = driver.communicate(timeout=30)
+    finally:
+        driver.kill()
+    assert "KeyboardInterrupt" in printed
+    assert driver.returncode != 0
 
 
 def _wait_for(path: Path, seconds: float) -> None:

@@ -1,0 +1,41 @@
+"""Program that fits for minutes and is interrupted by its test: ``CONTROLLER SIGN_FILE TRACKING``."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    import cloudpickle
+    import keras
+    from pyspark.sql import SparkSession
+
+    from spark_dlobd import DLEstimator, HorovodConfig
+    from tests.cluster import faults
+
+    cloudpickle.register_pickle_by_value(faults)
+    controller, sign = sys.argv[1], sys.argv[2]
+    spark = (
+        SparkSession.builder.master("local[2]")
+        .config("spark.ui.enabled", "false")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.driver.host", "127.0.0.1")
+        .getOrCreate()
+    )
+    df = spark.createDataFrame([([float(i % 2)] * 4, i % 2) for i in range(200)], ["x", "y"])
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, "softmax")])
+    DLEstimator(
+        model=model,
+        featuresCol="x",
+        labelCol="y",
+        loss="sparse_categorical_crossentropy",
+        backend=HorovodConfig(controller=controller),  # type: ignore[arg-type]
+        numTrainWorkers=2,
+        epochs=500,
+        callbacks=[faults.Touch(sign)],
+        tracking="none",
+    ).fit(df)
+
+
+if __name__ == "__main__":
+    main()

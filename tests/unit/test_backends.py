@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+
+import pytest
+
+from spark_dlobd import HorovodConfig, LocalConfig, register_backend
+from spark_dlobd.backends import registry
+from spark_dlobd.backends.barrier import rank_environment
+from spark_dlobd.backends.process import RankProcess
+from spark_dlobd.errors import ConfigurationError
+from spark_dlobd.spark import cores_of_master
+
+
+def test_a_name_means_that_backend_and_unknown_names_are_listed() -> None:
+    assert registry.from_param("horovod") == HorovodConfig()
+    with pytest.raises(ConfigurationError, match=r"'auto' or one of 'horovod', 'local'.*'magic'"):
+        registry.to_param("magic")
+
+
+def test_configs_survive_the_param() -> None:
+    config = HorovodConfig(controller="mpi", transport="tcp", mpi_args=("-v",))
+    stored = registry.to_param(config)
+    assert stored["name"] == "horovod"
+    assert registry.from_param(stored) == config
+    assert registry.from_param(registry.to_param(LocalConfig())) == LocalConfig()
+
+
+def test_unknown_options_are_named() -> None:
+    with pytest.raises(ConfigurationError, match="HorovodConfig has no option speed"):
+        registry.from_param({"name": "horovod", "speed": 1})
+
+
+def test_a_name_cannot_be_taken_twice() -> None:
+    register_backend("horovod", "spark_dlobd.backends.horovod:HorovodConfig")
+    with pytest.raises(ConfigurationError, match="'horovod' is taken"):
+        register_backend("horovod", "elsewhere:Config")
+    with pytest.raises(ConfigurationError, match="'auto' is taken"):
+        register_backend("auto", "elsewhere:Config")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"controller": "smoke"}, "controller must be one of 'gloo', 'mpi'. Got 'smoke'"),
+        ({"compression": "fp8"}, "compression must be one of None, 'fp16', 'bf16'"),
+        ({"start_timeout_s": 0}, "start_timeout_s must be at least 1. Got 0"),
+        ({"transport": "ucx"}, "controller='gloo' is TCP only"),
+        ({"controller": "mpi", "ucx_tls": "rc"}, "need transport='ucx'"),
+    ],
+)
+def test_options_are_checked(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        HorovodConfig(**options)  # type: ignore[arg-type]
+
+
+def test_every_option_is_documented() -> None:
+    for field in dataclasses.fields(HorovodConfig):
+        assert field.name in (HorovodConfig.__doc__ or "")
+
+
+def test_rank_environment_takes_threads_and_gpus_from_spark() -> None:
+    environment = rank_environment(4, ["1", "3"], HorovodConfig())
+    assert environment["OMP_NUM_THREADS"] == "4"
+    assert environment["TF_NUM_INTRAOP_THREADS"] == "4"
+    assert environment["CUDA_VISIBLE_DEVICES"] == "1,3"
+    assert environment["HOROVOD_STALL_SHUTDOWN_TIME_SECONDS"] == "120"
+
+
+def test_rank_environment_takes_options_from_the_config() -> None:
+    config = HorovodConfig(
+        threads_per_rank=2,
+        fusion_threshold_bytes=1024,
+        timeline_path="/var/log/timeline.json",
+        environment={"NCCL_IB_HCA": "mlx5"},
+    )
+    environment = rank_environment(4, None, config)
+    assert environment["OMP_NUM_THREADS"] == "2"
+    assert environment["HOROVOD_FUSION_THRESHOLD"] == "1024"
+    assert environment["HOROVOD_TIMELINE"] == "/var/log/timeline.json"
+    assert environment["NCCL_IB_HCA"] == "mlx5"
+    assert "CUDA_VISIBLE_DEVICES" not in environment
+
+
+@pytest.mark.parametrize(
+    ("master", "cores"),
+    [
+        ("local", 1),
+        ("local[3]", 3),
+        ("local[*]", os.cpu_count()),
+        ("local[2,4]", 2),
+        ("local-cluster[2,3,1024]", 6),
+        ("spark://host:7077", None),
+        ("yarn", None),
+    ],
+)
+def test_cores_of_masters(master: str, cores: int | None) -> None:
+    assert cores_of_master(master) == cores
+
+
+def test_a_rank_that_cannot_start_says_why() -> None:
+    lines: list[str] = []
+    with RankProcess("spark_dlobd.no_such_module", {}, lines.append) as process:
+        assert process.frames.get(timeout=20) is None
+        assert "exit code 1" in process.exit_text()
+        assert "No module named spark_dlobd.no_such_module" in process.exit_text()
+    assert any("no_such_module" in line for line in lines)
+
+
+def test_leaving_the_block_ends_the_rank() -> None:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        RankProcess("spark_dlobd.backends.rank_main", {}, lambda line: None) as process,
+    ):
+        pid = process.process.pid
+        raise KeyboardInterrupt
+    assert process.process.returncode is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert sys.executable

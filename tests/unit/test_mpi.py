@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from spark_dlobd.backends import mpi
+from spark_dlobd.backends.horovod import HorovodConfig
+from spark_dlobd.backends.placement import place_ranks
+from spark_dlobd.errors import TrainingError
+
+
+def joined(config: HorovodConfig) -> str:
+    return " ".join(mpi.transport_arguments(config))
+
+
+def test_rdma_over_ucx_is_asked_for_as_open_mpi_wants_it() -> None:
+    config = HorovodConfig(
+        controller="mpi", transport="ucx", ucx_tls="rc,sm,self", ucx_net_devices="mlx5_0:1"
+    )
+    assert joined(config) == "--mca pml ucx -x UCX_TLS=rc,sm,self -x UCX_NET_DEVICES=mlx5_0:1"
+
+
+def test_ucx_without_rdma_hardware_needs_any_device() -> None:
+    config = HorovodConfig(controller="mpi", transport="ucx", ucx_tls="tcp,self")
+    assert "--mca opal_common_ucx_tls any --mca opal_common_ucx_devices any" in joined(config)
+
+
+def test_tcp_on_an_interface() -> None:
+    config = HorovodConfig(controller="mpi", transport="tcp", network_interface="ib0")
+    assert joined(config) == (
+        "--mca pml ob1 --mca btl self,tcp --mca btl_tcp_if_include ib0 "
+        "--prtemca prte_if_include ib0"
+    )
+
+
+def test_user_arguments_come_last() -> None:
+    config = HorovodConfig(controller="mpi", mpi_args=("--mca", "coll", "^tuned"))
+    assert joined(config) == "--mca coll ^tuned"
+
+
+def test_one_host_needs_no_agent() -> None:
+    command = mpi.mpirun_command("mpirun", place_ranks(["h", "h"]), HorovodConfig(), "run")
+    text = " ".join(command)
+    assert "--host h:2" in text
+    assert "plm_ssh_agent" not in text
+    assert command[-2:] == ["run", "0,1"]
+
+
+def test_several_hosts_get_their_daemons_through_the_agent() -> None:
+    places = place_ranks(["a", "b", "a"])
+    command = mpi.mpirun_command("mpirun", places, HorovodConfig(), "run")
+    text = " ".join(command)
+    assert "--host a:2,b:1" in text
+    assert "mpi_agent.py run" in text
+    # rank 0 is partition 0, rank 1 partition 2, rank 2 partition 1
+    assert command[-1] == "0,2,1"
+
+
+def test_daemon_replaces_its_shell() -> None:
+    text = 'A=1;export A;/opt/bin/prted --prtemca hnp_uri "x;tcp://1.2.3.4:5;prted y"'
+    assert mpi.daemon_command(text) == [
+        "/bin/sh",
+        "-c",
+        'A=1;export A;exec /opt/bin/prted --prtemca hnp_uri "x;tcp://1.2.3.4:5;prted y"',
+    ]
+
+
+def test_placeholder_hands_its_environment_to_the_task_of_its_rank() -> None:
+    prefix = f"spark-dlobd-test-{os.getpid()}"
+    with mpi.HandoverSocket(f"{prefix}-7") as handover:
+        placeholder = subprocess.Popen(
+            [sys.executable, "-I", "-S", mpi._PLACEHOLDER, prefix, "4,7"],
+            env={"OMPI_COMM_WORLD_RANK": "1", "PMIX_RANK": "1"},
+        )
+        message = handover.receive(20)
+        assert message["PMIX_RANK"] == "1"
+        assert placeholder.poll() is None
+    assert placeholder.wait(timeout=10) == 0
+
+
+def test_agent_hands_the_daemon_command_over_and_ends() -> None:
+    prefix = f"spark-dlobd-test-{os.getpid()}"
+    with mpi.HandoverSocket(f"{prefix}-agent") as handover:
+        agent = [
+            sys.executable,
+            "-I",
+            "-S",
+            str(mpi._AGENT),
+            prefix,
+            "hostb",
+            "prted",
+            '--uri "a;b"',
+        ]
+        process = subprocess.Popen(agent)
+        assert handover.receive(20) == {"host": "hostb", "command": 'prted --uri "a;b"'}
+        assert process.wait(timeout=10) == 0
+
+
+def test_mpirun_that_ends_early_is_an_error_with_its_output() -> None:
+    with (
+        mpi.HandoverSocket(f"spark-dlobd-test-{os.getpid()}-0") as handover,
+        mpi.HelperProcess(["/bin/sh", "-c", "echo no such option; exit 3"], print) as helper,
+        pytest.raises(TrainingError, match=r"exit code 3(.|\n)*no such option"),
+    ):
+        handover.receive(20, helper.check)
+
+
+def test_nobody_comes() -> None:
+    with (
+        mpi.HandoverSocket(f"spark-dlobd-test-{os.getpid()}-0") as handover,
+        pytest.raises(TimeoutError, match=r"start_timeout_s=0\.3"),
+    ):
+        handover.receive(0.3)
+
+
+def test_helper_process_dies_with_its_task(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    code = (
+        "import os, time\n"
+        "from spark_dlobd.backends.mpi import HelperProcess\n"
+        f"command = ['/bin/sh', '-c', 'echo $$ > {pid_file}; exec sleep 60']\n"
+        "with HelperProcess(command, print):\n"
+        f"    while not os.path.exists({str(pid_file)!r}) or not open({str(pid_file)!r}).read():\n"
+        "        time.sleep(0.02)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], timeout=30, check=False)
+    pid = int(pid_file.read_text())
+    gone = threading.Event()
+    for _ in range(100):
+        if not Path(f"/proc/{pid}").exists():
+            gone.set()
+            break
+        gone.wait(0.05)
+    assert gone.is_set()
+
+
+def test_transport_is_read_off_the_connection_summary() -> None:
+    lines = [
+        "x",
+        "  on-host:  all connections are ucx=tcp;eth0",
+        "  off-host: all connections are tcp",
+    ]
+    assert mpi.transport_used(lines) == "on-host ucx=tcp;eth0, off-host tcp"
+    assert mpi.transport_used(["nothing of it"]) is None
+
+
+def test_handover_is_json(tmp_path: Path) -> None:
+    name = f"spark-dlobd-test-{os.getpid()}-json"
+    with mpi.HandoverSocket(name) as handover, socket.socket(socket.AF_UNIX) as client:
+        client.connect("\0" + name)
+        client.sendall(json.dumps({"a": "b"}).encode() + b"\n")
+        assert handover.receive(5) == {"a": "b"}
