@@ -88,7 +88,7 @@ def roundtrip(spark: SparkSession, temporary: str) -> None:
     accuracy = np.mean(np.array(expected) == table["label"])
     print(f"run {run.info.run_id}: accuracy {accuracy:.3f}")
 
-    network = mlflow.keras.load_model(f"runs:/{run.info.run_id}/model")
+    network = mlflow.keras.load_model(f"runs:/{run.info.run_id}/model", dst_path=temporary)
     scaled = fitted.transform(rows).select(vector_to_array(F.col("features"))).collect()
     found = {"keras": network.predict(np.array(scaled)[:, 0], verbose=0).argmax(axis=1)}
     loaded = mlflow.spark.load_model(info.model_uri, dfs_tmpdir=temporary)

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _data import MnistError, Split, load_mnist
+from _data import Mnist, MnistError, Split, load_mnist
 from _session import spark_session
 
 from spark_dlobd import DLEstimator, HorovodConfig
@@ -53,11 +53,11 @@ def images(spark: SparkSession, split: Split, rows: int | None, partitions: int)
     return spark.createDataFrame(table).repartition(partitions)
 
 
-def run(spark: SparkSession, options: argparse.Namespace) -> None:
+def run(spark: SparkSession, mnist: Mnist, options: argparse.Namespace) -> None:
     """Train on the training images and score the test images."""
     from pyspark.ml.evaluation import MulticlassClassificationEvaluator
 
-    train, test = load_mnist(options.data)
+    train, test = mnist
     estimator = DLEstimator(
         model=lenet(),
         loss="sparse_categorical_crossentropy",
@@ -92,8 +92,9 @@ def main() -> None:
     parser.add_argument("--master", help="of Spark; default: local, one slot for each worker")
     options = parser.parse_args()
     try:
+        mnist = load_mnist(options.data)
         with spark_session("mnist", options.master or f"local[{options.workers}]") as spark:
-            run(spark, options)
+            run(spark, mnist, options)
     except (MnistError, MissingDependencyError) as error:
         sys.exit(str(error))
 

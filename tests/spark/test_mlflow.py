@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +13,7 @@ import pytest
 from spark_dlobd.data.dataset import DatasetRef, RowGroup
 from spark_dlobd.tracking import MlflowTracker, Reporter, log_pipeline_model
 from spark_dlobd.training.job import ColumnSpec, TensorColumn
+from tests.spark.mlflow_server import wait_for
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,61 +22,6 @@ if TYPE_CHECKING:
 mlflow = pytest.importorskip("mlflow")
 
 TAGS = {"spark_dlobd.run_id": "fit1", "backend": "local", "backend.reason": "one worker"}
-
-
-def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
-    limit = time.monotonic() + timeout_s
-    while time.monotonic() < limit:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.1)
-    raise AssertionError(f"{what} did not happen within {timeout_s} s")
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=2) as response:
-            return bool(response.status == 200)
-    except (OSError, urllib.error.URLError):
-        return False
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    log = (folder / "server.log").open("w")
-    process = subprocess.Popen(
-        command, stdout=log, stderr=log, start_new_session=True, cwd=folder, env=environment
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(lambda: answers(url), "the server's first answer", 120)
-        yield url
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
-        log.close()
-
-
-@pytest.fixture
-def client(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
-    """MLflow of this process talks to the server, in a directory of its own."""
-    monkeypatch.chdir(tmp_path)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(server)
-    yield mlflow.MlflowClient(server)
-    while mlflow.active_run():
-        mlflow.end_run()
-    mlflow.set_tracking_uri(before)
 
 
 def reporter(*trackers: Any, epochs: int = 2) -> Reporter:
