@@ -153,8 +153,8 @@ class DLModel(
             - ``rows``: number of ``train`` and ``validation`` rows, ``skipped_rows``:
               those left out by ``handleInvalid="skip"``;
             - ``rows_per_epoch``, ``steps_per_epoch``, ``plan``: how rows were divided;
-            - ``seconds``: per phase, ``fit_seconds``: of Keras's ``fit``,
-              ``reading_seconds``: of them in the reading thread of rank 0;
+            - ``seconds``: per phase, ``fit_seconds``: of Keras's ``fit``, ``epoch_seconds``:
+              of each epoch, ``reading_seconds``: in the reading thread of rank 0;
             - ``materialized_bytes``, ``data_url``: the files that were trained on;
             - ``weights_hash``: of the trained weights, equal on all ranks;
             - ``rank_seconds``: of rank 0 until it was ready, had joined and was done (horovod);

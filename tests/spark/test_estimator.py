@@ -16,6 +16,7 @@ from pyspark.ml.linalg import Vectors
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from spark_dlobd import DLModel
 from tests.spark.tiny import (
     CLASSES,
     ROWS,
@@ -35,7 +36,7 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
 @pytest.fixture(scope="module")
 def table(spark: SparkSession) -> DataFrame:
-    """Features with a label for every kind of problem, over three partitions."""
+    """Features with a label for every kind of problem, over two partitions."""
     rows = [
         (
             i,
@@ -65,7 +66,7 @@ def table(spark: SparkSession) -> DataFrame:
         "held",
         "name",
     ]
-    return spark.createDataFrame(rows, names).repartition(3).cache()
+    return spark.createDataFrame(rows, names).coalesce(2).cache()
 
 
 @pytest.mark.parametrize(
@@ -346,6 +347,8 @@ def test_report_and_history(table: DataFrame) -> None:
     assert report["materialized_bytes"] > 0
     assert {"materialize", "start", "train"} <= set(report["seconds"])
     assert len(report["weights_hash"]) == 64
+    documented = DLModel.report.__doc__ or ""
+    assert [key for key in report if f"``{key}``" not in documented] == []
     assert {"python", "keras", "tensorflow"} <= {name.lower() for name in _keys(report["system"])}
 
 

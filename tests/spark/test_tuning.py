@@ -171,23 +171,19 @@ def test_a_wrong_map_is_refused_before_any_fit(table: DataFrame, written: list[s
     assert written == []
 
 
-@pytest.mark.parametrize("parallelism", [1, 2])
-def test_cross_validator(table: DataFrame, written: list[str], parallelism: int) -> None:
+def test_cross_validator(table: DataFrame, written: list[str]) -> None:
     est = regressor()
-    validator = cross_validator(
-        est, rate_grid(est), parallelism=parallelism, collectSubModels=parallelism == 1
-    )
+    validator = cross_validator(est, rate_grid(est), parallelism=2, collectSubModels=True)
     best = validator.fit(table)
     assert best.avgMetrics == pytest.approx(expected_metrics(), rel=1e-5)
     rate = RATES[int(np.argmin(expected_metrics()))]
     np.testing.assert_allclose(weights(best.bestModel), rate * squares_step(X, Y), rtol=1e-5)
     # Two folds, and the whole for the best.
     assert len(written) == 3
-    if parallelism == 1:
-        held = np.arange(ROWS) % 2 == 1
-        np.testing.assert_allclose(
-            weights(best.subModels[1][0]), RATES[0] * squares_step(X[~held], Y[~held]), rtol=1e-5
-        )
+    held = np.arange(ROWS) % 2 == 1
+    np.testing.assert_allclose(
+        weights(best.subModels[1][0]), RATES[0] * squares_step(X[~held], Y[~held]), rtol=1e-5
+    )
 
 
 def test_cross_validator_around_a_pipeline(
@@ -219,11 +215,11 @@ def test_cross_validator_inside_a_pipeline(table: DataFrame, written: list[str])
     est = regressor(featuresCol="both")
     stages = [
         VectorAssembler(inputCols=["a", "b"], outputCol="both"),
-        cross_validator(est, rate_grid(est)),
+        cross_validator(est, rate_grid(est, RATES[:1])),
     ]
     model = Pipeline(stages=stages).fit(table)
     assert isinstance(model, PipelineModel)
-    assert model.stages[-1].avgMetrics == pytest.approx(expected_metrics(), rel=1e-5)
+    assert model.stages[-1].avgMetrics == pytest.approx(expected_metrics()[:1], rel=1e-5)
     assert model.transform(table).count() == ROWS
     assert len(written) == 3
 
