@@ -104,6 +104,7 @@ class Supervisor:
         self._driver = driver
         self._place: Place | None = None
         self._phase = "start"
+        self._was_killed = False
         self._own_address = driver.local_address
 
     @property
@@ -193,7 +194,9 @@ class Supervisor:
                     "backend's config."
                 ) from None
             if frame is None:
-                raise WorkerLostError(process.exit_text(), self._rank, self._host, self._phase)
+                ended = process.exit_text()
+                self._was_killed = process.was_killed
+                raise WorkerLostError(ended, self._rank, self._host, self._phase)
             header, body = frame
             kind = header["kind"]
             if kind == until:
@@ -214,7 +217,9 @@ class Supervisor:
         cause = "own"
         message = str(error)
         if isinstance(error, WorkerLostError):
-            cause, message = "lost", error.message
+            # MPI ends the other ranks with an exit code when it misses one of them
+            cause = "lost" if self._was_killed else "aborted"
+            message = error.message
         elif isinstance(error, TrainingTimeoutError | TimeoutError):
             cause = "timeout"
         return {

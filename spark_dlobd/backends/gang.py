@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 GangFunction = Callable[[Iterable[Any]], Iterable[bytes]]
 
 # Which failure explains the others; what peers see comes last.
-_CAUSES = {"user": 0, "nonfinite": 0, "own": 1, "lost": 1, "timeout": 2, "peer": 3}
+_CAUSES = {"user": 0, "nonfinite": 0, "own": 1, "lost": 1, "timeout": 2, "aborted": 3, "peer": 4}
 _ROOT_CAUSE_WAIT_S = 2.0
 _KEPT_LOG_LINES = 400
 
@@ -108,7 +108,7 @@ class GangState:
         """Make the one exception of this gang."""
         failure = self.root_failure()
         lost = self._lost_error(spark_error)
-        if failure is None or (lost is not None and failure["cause"] == "peer"):
+        if failure is None or (lost is not None and failure["cause"] in ("aborted", "peer")):
             return lost or _unexplained(spark_error)
         return _error_of(failure)
 
@@ -136,7 +136,7 @@ def _error_of(failure: dict[str, Any]) -> TrainingError:
     where = (failure["failed"], failure["host"], failure["phase"])
     if failure["cause"] == "nonfinite":
         return NonFiniteLossError(failure["message"], *where)
-    if failure["cause"] == "lost":
+    if failure["cause"] in ("lost", "aborted"):
         return WorkerLostError(failure["message"], *where)
     if failure["cause"] == "timeout":
         return TrainingTimeoutError(failure["message"])
