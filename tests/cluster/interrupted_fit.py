@@ -1,11 +1,14 @@
-"""Program that fits for minutes and is interrupted by its test: ``CONTROLLER SIGN_FILE TRACKING``."""
+"""Program that fits for minutes and is interrupted by its test: ``CONTROLLER SIGN_FILE``."""
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
 def main() -> None:
+    # a shell that runs the tests in the background has SIGINT ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     import cloudpickle
     import keras
     from pyspark.sql import SparkSession
