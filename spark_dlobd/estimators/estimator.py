@@ -85,7 +85,7 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
         Replaces the default `MlflowTracker()`. Not persisted.
     problemType : {"auto", "classification", "regression"}
         What the output means, where the loss does not say.
-    predictBatchSize : int, default 1024
+    predictBatchSize : int, default 256
         Rows the model scores at once.
 
     Examples

@@ -91,7 +91,7 @@ class GroupBegin(keras.callbacks.Callback):  # type: ignore[misc]
                 "rate, scale the features, clip gradients (clipnorm), or look for rows that "
                 "make the loss infinite."
             )
-        if batch == self._steps - 1:
+        if batch >= self._steps - 1:
             self.finish_epoch()
 
     def finish_epoch(self) -> None:
@@ -103,7 +103,7 @@ class GroupBegin(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Merge metrics after the last step of a validation."""
-        if batch == self._validation_steps - 1 and self._group.size > 1:
+        if batch >= self._validation_steps - 1 and self._group.size > 1:
             sum_metrics(self.model, self._group)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
