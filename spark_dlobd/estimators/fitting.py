@@ -5,6 +5,7 @@ Runs on the driver.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from spark_dlobd.estimators.estimator import DLEstimator
     from spark_dlobd.tracking.base import Tracker
     from spark_dlobd.training.job import TrainResult
+
+logger = logging.getLogger("spark_dlobd")
 
 
 def fit_once(estimator: DLEstimator, dataset: DataFrame) -> DLModel:
@@ -189,6 +192,7 @@ class _Tracked:
             "backend_reason": fit._prepared.reason,
             "spark_dlobd.run_id": fit._prepared.job.run_id,
         }
+        logger.info("training with backend %s: %s", tags["backend"], tags["backend_reason"])
         fit.reporter.start(params, tags)
 
     def __exit__(
@@ -196,6 +200,7 @@ class _Tracked:
     ) -> None:
         fit = self._fit
         fit._report["seconds"] = fit.reporter.seconds
+        fit._report["warnings"] = fit.reporter.warnings
         if error is None:
             model = fit.trained.getKerasModel() if fit._trackers else None
             with fit.reporter.phase("log"):

@@ -158,7 +158,7 @@ class DLModel(
             - ``materialized_bytes``, ``data_url``: the files that were trained on;
             - ``weights_hash``: of the trained weights, equal on all ranks;
             - ``rank_seconds``: of rank 0 until it was ready, had joined and was done (horovod);
-            - ``system``: versions and hardware;
+            - ``system``: versions and hardware, ``warnings``: what the driver warned of;
             - ``mlflow_run_id``, ``mlflow_model_id``: where MLflow has the fit, if it does.
         """
         return self._report
