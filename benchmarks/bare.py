@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def run_bare(x: NDArray[Any], y: NDArray[Any], epochs: int) -> tuple[float, list[float]]:
+def run_bare(
+    x: NDArray[Any], y: NDArray[Any], epochs: int, environment: Mapping[str, str] | None = None
+) -> tuple[float, list[float]]:
     """Return seconds of the whole script, imports and all, and of each epoch."""
     import numpy as np
 
@@ -38,6 +41,7 @@ def run_bare(x: NDArray[Any], y: NDArray[Any], epochs: int) -> tuple[float, list
                     "OMP_NUM_THREADS": "1",
                     "TF_NUM_INTRAOP_THREADS": "1",
                     "TF_NUM_INTEROP_THREADS": "1",
+                    **(environment or {}),
                 },
             )
             for place in places

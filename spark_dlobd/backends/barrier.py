@@ -28,7 +28,7 @@ _CHUNK_BYTES = 32 << 20
 # TensorFlow allocates and frees megabytes of activations every step. glibc would map and
 # unmap them each time and the kernel clear every page again: a million page faults in 150
 # steps of LeNet, 40 % of the step. With these it keeps the memory for the next step.
-_KEEP_MEMORY = {
+KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the highest that glibc takes
     "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
     "MALLOC_TOP_PAD_": str(64 << 20),
@@ -86,7 +86,7 @@ def rank_environment(cores: int, gpus: list[str] | None, config: HorovodConfig) 
     """Environment of a rank's process before it knows its peers. Pure."""
     threads = str(config.threads_per_rank or cores)
     environment = {
-        **_KEEP_MEMORY,
+        **KEEP_MEMORY,
         "KERAS_BACKEND": "tensorflow",
         "OMP_NUM_THREADS": threads,
         "TF_NUM_INTRAOP_THREADS": threads,
