@@ -1,0 +1,1 @@
+"""Gradients and weights as Spark shuffle data: BigDL's parameter synchronization, in band."""
