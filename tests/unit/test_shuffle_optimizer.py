@@ -315,6 +315,75 @@ def test_constraints_need_whole_variables_and_hold():
     assert rule.whole_variables
     assert "constraint on the whole variable model/dense/kernel" in rule.reason
     check_equal(lambda: o.Adam(0.01), specs)
+    sliced = Sliced(serialized(o.Adam(0.01)), 2, specs).load(WEIGHTS)
+    kernel = sliced.plan.variables(sliced.apply(GRADIENTS[0]))[3].reshape(5, 3)
+    np.testing.assert_allclose(np.linalg.norm(kernel, axis=0), [1, 1, 1], rtol=1e-6)
+
+
+def test_whole_variables_are_built_as_the_model_has_them():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="head")(inputs), name="net")
+
+    for variable, spec in zip(
+        model.trainable_variables, variable_specs(model.trainable_variables), strict=True
+    ):
+        built = build_variable(spec, np.zeros(spec.size, np.float32))
+        assert (built.path, built.name, built.shape) == (
+            variable.path,
+            variable.name,
+            variable.shape,
+        )
+        assert built.value.name == variable.value.name  # what weight decay looks at
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: o.Adam(0.01, global_clipnorm=0.1, use_ema=True, ema_momentum=0.5),
+        lambda: o.Lamb(0.05, clipnorm=0.1, weight_decay=0.1),
+    ],
+)
+def test_a_model_trained_by_slices_is_that_of_fit(make):
+    rng = np.random.default_rng(7)
+    rows, labels = rng.normal(size=(48, 5)), rng.normal(size=(48, 1))
+    reference, model = (
+        keras.Sequential([keras.Input((5,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(1)])
+        for _ in range(2)
+    )
+    model.set_weights(reference.get_weights())
+    reference.compile(make(), "mse", jit_compile=False)
+    model.compile(make(), "mse", jit_compile=False)
+    specs = variable_specs(model.trainable_variables, model.optimizer)
+    sliced = Sliced(serialized(model.optimizer), 3, specs, jit=None)
+
+    reference.fit(rows, labels, batch_size=16, shuffle=False, verbose=0)
+    weights = flattened(model.trainable_variables)
+    sliced.load(weights)
+    for start in range(0, 48, 16):
+        with tf.GradientTape() as tape:
+            part = slice(start, start + 16)
+            loss = model.compute_loss(y=labels[part], y_pred=model(rows[part]))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        weights = sliced.apply(flattened(gradients))
+        assign(model.trainable_variables, sliced.plan, weights)
+    model.optimizer.build(model.trainable_variables)
+    join_states(sliced.plan, sliced.states(), model.optimizer, specs)
+    assign(model.trainable_variables, sliced.plan, sliced.finalize())
+
+    for found, expected in (
+        (model.trainable_variables, reference.trainable_variables),
+        (model.optimizer.variables, reference.optimizer.variables),
+    ):
+        np.testing.assert_allclose(flattened(found), flattened(expected), rtol=1e-5, atol=1e-6)
+
+
+def flattened(tensors: Sequence[Any]) -> np.ndarray:
+    return np.concatenate([np.ravel(t) for t in tensors]).astype(np.float32)
+
+
+def assign(variables: Sequence[Any], plan: SlicePlan, weights: np.ndarray) -> None:
+    for variable, value in zip(variables, plan.variables(weights), strict=True):
+        variable.assign(value.reshape(variable.shape))
 
 
 @pytest.mark.parametrize(

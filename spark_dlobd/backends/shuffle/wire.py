@@ -133,7 +133,7 @@ def encode_with_feedback(
         )
     if wire == "fp32":
         whole = array if residual is None else array + residual
-        return encode(whole, wire), np.zeros_like(array)
+        return encode(whole, wire), np.zeros(array.shape, np.float32)
     encoded = np.empty(array.size, _narrow(wire))
     lost = np.empty_like(array)
     for start in range(0, array.size, _CHUNK):
