@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from spark_dlobd.backends.horovod import HorovodConfig as HorovodConfig
     from spark_dlobd.backends.local import LocalConfig as LocalConfig
     from spark_dlobd.backends.registry import register_backend as register_backend
+    from spark_dlobd.backends.shuffle.backend import ShuffleConfig as ShuffleConfig
     from spark_dlobd.data.materialize import reuse_data as reuse_data
     from spark_dlobd.estimators.estimator import DLEstimator as DLEstimator
     from spark_dlobd.estimators.model import DLModel as DLModel
@@ -25,6 +26,7 @@ _HOMES = {
     "HorovodConfig": "spark_dlobd.backends.horovod",
     "LocalConfig": "spark_dlobd.backends.local",
     "MlflowTracker": "spark_dlobd.tracking.mlflow",
+    "ShuffleConfig": "spark_dlobd.backends.shuffle.backend",
     "log_pipeline_model": "spark_dlobd.tracking.mlflow",
     "register_backend": "spark_dlobd.backends.registry",
     "reuse_data": "spark_dlobd.data.materialize",
@@ -36,6 +38,7 @@ __all__ = [
     "HorovodConfig",
     "LocalConfig",
     "MlflowTracker",
+    "ShuffleConfig",
     "log_pipeline_model",
     "register_backend",
     "reuse_data",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.backends.channel import EventServer
-from spark_dlobd.backends.spark_job import SparkJob
+from spark_dlobd.backends.spark_job import SparkJob, barrier_stage
 from spark_dlobd.errors import (
     NonFiniteLossError,
     TrainingError,
@@ -109,7 +109,7 @@ class GangState:
         failure = self.root_failure()
         lost = self._lost_error(spark_error)
         if failure is None or (lost is not None and failure["cause"] in ("aborted", "peer")):
-            return lost or _unexplained(spark_error)
+            return lost or unexplained_error(spark_error)
         return _error_of(failure)
 
     def _lost_error(self, spark_error: BaseException | None) -> WorkerLostError | None:
@@ -124,7 +124,7 @@ class GangState:
         return WorkerLostError(
             "its Spark task went away without a word: the executor or its Python worker was "
             "killed (often for memory; see spark.executor.memoryOverhead). "
-            + _first_line_of_cause(text),
+            + first_line_of_cause(text),
             self.ranks.get(task, task),
             self.hosts.get(task, "an unknown host"),
             self.phases.get(task, "start"),
@@ -145,17 +145,19 @@ def _error_of(failure: dict[str, Any]) -> TrainingError:
     return WorkerError(text, *where, failure["traceback"])
 
 
-def _unexplained(spark_error: BaseException | None) -> TrainingError:
+def unexplained_error(spark_error: BaseException | None) -> TrainingError:
+    """Make the error of a job that Spark ended and no task explained."""
     text = str(spark_error)
     if "cancelled" in text:
         return TrainingError(
             "The Spark job of this fit was cancelled (its job group, its tag or the whole "
-            f"context). {_first_line_of_cause(text)}"
+            f"context). {first_line_of_cause(text)}"
         )
     return TrainingError(f"The Spark job of this fit failed: {text}")
 
 
-def _first_line_of_cause(text: str) -> str:
+def first_line_of_cause(text: str) -> str:
+    """Pick the line of Spark's many that says why."""
     for line in text.splitlines():
         if "Job" in line or "ExecutorLostFailure" in line or "cancelled" in line:
             return f"Spark says: {line.strip()}"
@@ -203,7 +205,8 @@ def run_gang(
     bind = conf.get("spark.driver.bindAddress") or advertised
     state = GangState(reporter, world_size)
     with EventServer(bind, advertised) as server:
-        job = SparkJob(spark, world_size, make_task(server), f"spark-dlobd-{run_id}")
+        stage = barrier_stage(world_size, make_task(server))
+        job = SparkJob(spark, stage, f"spark-dlobd-{run_id}")
         try:
             _watch(job, server, state, start_timeout_s)
         except BaseException:

@@ -1,4 +1,4 @@
-"""A barrier stage as something that can be watched and cancelled. Runs on the driver."""
+"""A Spark job as something that can be watched and cancelled. Runs on the driver."""
 
 from __future__ import annotations
 
@@ -9,37 +9,51 @@ from typing import TYPE_CHECKING, Any
 from spark_dlobd.spark import spark_context
 
 if TYPE_CHECKING:
+    from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
 _LEAVE_WAIT_S = 10.0
 
 
 class SparkJob:
-    """The barrier stage in a thread of its own, so the driver can watch and cancel."""
+    """An action in a thread of its own, so the driver can watch and cancel.
+
+    Parameters
+    ----------
+    spark : pyspark.sql.SparkSession
+        Where.
+    action : callable
+        Takes the context, runs one Spark job and returns its records.
+    tag : str
+        Names the job for `cancel`.
+    description : str, optional
+        What Spark's UI shows.
+    """
 
     def __init__(
         self,
         spark: SparkSession,
-        world_size: int,
-        task: Callable[[Iterable[Any]], Iterable[bytes]],
+        action: Callable[[SparkContext], list[bytes]],
         tag: str,
+        description: str | None = None,
     ) -> None:
         from pyspark import inheritable_thread_target
 
         self._context = spark_context(spark)
         self._tag = tag
-        self._world_size = world_size
-        self._task = task
+        self._action = action
+        self._description = description
         self.rows: list[bytes] = []
         self.error: BaseException | None = None
-        target = inheritable_thread_target(spark)(self._collect)
+        target = inheritable_thread_target(spark)(self._run)
         self._thread = threading.Thread(target=target, name=tag, daemon=True)
 
-    def _collect(self) -> None:
+    def _run(self) -> None:
         self._context.addJobTag(self._tag)
+        if self._description is not None:
+            self._context.setJobDescription(self._description)
         try:
-            rdd = self._context.parallelize(range(self._world_size), self._world_size)
-            self.rows = rdd.barrier().mapPartitions(self._task).collect()
+            self.rows = self._action(self._context)
         except BaseException as error:  # handed to the driver's thread
             self.error = error
         finally:
@@ -61,3 +75,15 @@ class SparkJob:
     def join(self) -> None:
         """Wait ten seconds for its end."""
         self._thread.join(timeout=_LEAVE_WAIT_S)
+
+
+def barrier_stage(
+    world_size: int, task: Callable[[Iterable[Any]], Iterable[bytes]]
+) -> Callable[[SparkContext], list[bytes]]:
+    """Return the action of one barrier stage with a task per rank."""
+
+    def collect(context: SparkContext) -> list[bytes]:
+        rdd = context.parallelize(range(world_size), world_size)
+        return rdd.barrier().mapPartitions(task).collect()
+
+    return collect

@@ -17,7 +17,7 @@ from pyspark.sql.pandas.functions import pandas_udf
 
 from spark_dlobd.estimators.features import invalid_rows_error, to_tensor
 from spark_dlobd.estimators.outputs import Array, derive_outputs, num_classes
-from spark_dlobd.python_worker import speed_up_worker
+from spark_dlobd.python_worker import limit_tensorflow_threads, speed_up_worker
 from spark_dlobd.training.custom_objects import CustomObjects
 from spark_dlobd.training.job import InvalidRows, OutputSpec, TensorColumn
 
@@ -203,7 +203,7 @@ def _build(archive: bytes, custom_objects: CustomObjects, plan: ScoringPlan) -> 
 
     from spark_dlobd.training import keras_codec
 
-    _limit_threads(plan.threads)
+    limit_tensorflow_threads(plan.threads)
     model = keras_codec.archive_to_model(archive, custom_objects)
     dtype = keras_codec.input_dtype(model)
 
@@ -224,14 +224,3 @@ def _build(archive: bytes, custom_objects: CustomObjects, plan: ScoringPlan) -> 
         return np.asarray(traced(tf.convert_to_tensor(rows, dtype)))
 
     return Network(call, dtype)
-
-
-def _limit_threads(threads: int) -> None:
-    """Give TensorFlow the cores of the task, unless it runs in this process already."""
-    import tensorflow as tf
-    from tensorflow.python.eager import context
-
-    if context.context()._initialized:
-        return
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -40,6 +40,15 @@ class LoopEvents(Protocol):
 class NonFiniteLoss(Exception):
     """The loss of this rank became NaN or infinite."""
 
+    @classmethod
+    def at(cls, loss: float, epoch: int, step: int) -> NonFiniteLoss:
+        """Say where, and what may help."""
+        return cls(
+            f"the loss became {loss} in epoch {epoch}, step {step}. Lower the learning "
+            "rate, scale the features, clip gradients (clipnorm), or look for rows that "
+            "make the loss infinite."
+        )
+
 
 class GroupBegin(keras.callbacks.Callback):  # type: ignore[misc]
     """First of all callbacks: makes metrics and statistics those of all ranks.
@@ -86,11 +95,7 @@ class GroupBegin(keras.callbacks.Callback):  # type: ignore[misc]
         """Stop at a loss that is not finite; merge after the last step."""
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
-            raise NonFiniteLoss(
-                f"the loss became {loss} in epoch {self._epoch}, step {batch}. Lower the learning "
-                "rate, scale the features, clip gradients (clipnorm), or look for rows that "
-                "make the loss infinite."
-            )
+            raise NonFiniteLoss.at(loss, self._epoch, batch)
         if batch >= self._steps - 1:
             self.finish_epoch()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from spark_dlobd import DLEstimator, HorovodConfig, LocalConfig
+from spark_dlobd import DLEstimator, HorovodConfig, LocalConfig, ShuffleConfig
 from spark_dlobd.backends.registry import backend_names
 from tests.cluster import faults
 
@@ -21,6 +21,7 @@ BACKENDS: dict[str, Any] = {
     "local": LocalConfig(),
     "horovod": HorovodConfig(),
     "horovod-mpi": HorovodConfig(controller="mpi"),
+    "shuffle": ShuffleConfig(),
 }
 CURVE_TOLERANCE = 1e-5
 

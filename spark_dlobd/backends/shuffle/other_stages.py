@@ -1,0 +1,39 @@
+"""Stages between the steps: validation, and letting go. Runs on each worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from spark_dlobd.backends.shuffle.gradient_stage import read_start
+from spark_dlobd.backends.shuffle.messages import Message, numbered, pack
+from spark_dlobd.backends.shuffle.records import failure
+from spark_dlobd.backends.shuffle.slice_store import SliceStore
+from spark_dlobd.backends.shuffle.task import ShuffleTask
+from spark_dlobd.backends.shuffle.worker import forget, tools_of
+
+
+def validation_stage(
+    task: ShuffleTask, partition: int, records: Iterable[bytes]
+) -> Iterator[bytes]:
+    """Evaluate the rows of one rank at the task's checkpoint; the state of its metrics out."""
+    for _ in records:
+        pass
+    tools = tools_of(task)
+    vector, worker = read_start(task, partition)
+    try:
+        tools.replica.set_vector(vector)
+        tools.replica.restore(("validation",), worker.variables)
+        metrics = tools.replica.evaluate(partition)
+    except Exception as error:
+        yield pack(failure(task, error, partition, f"validate epoch {task.epoch}"))
+        return
+    yield pack(Message({"kind": "metrics", "source": partition}, numbered("metrics", metrics)))
+
+
+def release_stage(run_id: str, partition: int, records: Iterable[bytes]) -> Iterator[bytes]:
+    """Let go of what this process and its host keep of a fit."""
+    for _ in records:
+        pass
+    forget(run_id)
+    SliceStore(run_id).remove()
+    yield from ()

@@ -1,0 +1,86 @@
+"""Records of a stage: read at its start, addressed at its end. Runs on each worker."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from spark_dlobd.backends.shuffle.messages import Message, pack, unpack
+from spark_dlobd.backends.shuffle.task import ShuffleTask
+from spark_dlobd.errors import DLError
+
+
+class StateLostError(Exception):
+    """The state of a slice is gone with its host."""
+
+
+def received(records: Iterable[bytes]) -> list[Message]:
+    """Messages in the order of their sources; the places' empty records left out."""
+    return sorted((unpack(r) for r in records if r), key=lambda message: message.source)
+
+
+def to(target: int, message: Message) -> Iterator[bytes]:
+    """Address one message."""
+    from pyspark.serializers import pack_long
+
+    yield pack_long(target)
+    yield pack(message)
+
+
+def to_all(task: ShuffleTask, message: Message) -> Iterator[bytes]:
+    """Send the same to every partition."""
+    for target in range(task.world_size):
+        yield from to(target, message)
+
+
+def failure_among(messages: list[Message]) -> Message | None:
+    """Return a failure to pass on: later stages of the job do nothing else."""
+    return next((m for m in messages if m.header["kind"] == "failure"), None)
+
+
+def failure(task: ShuffleTask, error: Exception, rank: int, phase: str) -> Message:
+    """Make an error that a repeated task would meet again a message, and tell the driver.
+
+    Raised, it would be tried four times by Spark and lose its type and its place.
+    """
+    import socket
+
+    cause = "own" if isinstance(error, DLError) else "user"
+    if type(error).__name__ == "NonFiniteLoss":
+        cause = "nonfinite"
+    elif isinstance(error, StateLostError):
+        cause = "lost"
+    header = {
+        "kind": "failure",
+        "source": rank,
+        "cause": cause,
+        "type": type(error).__name__,
+        "message": str(error).strip(),
+        "traceback": traceback.format_exc(),
+        "phase": phase,
+        "host": socket.gethostname(),
+    }
+    tell(task, header)
+    return Message(header)
+
+
+def tell(task: ShuffleTask, event: dict[str, Any]) -> None:
+    """Send the driver an event when the task ends."""
+    task.events.add([json.dumps(event)])
+
+
+class Clock:
+    """Seconds of consecutive phases."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """End a phase."""
+        now = time.perf_counter()
+        self.laps[name] = now - self._last
+        self._last = now

@@ -1,0 +1,65 @@
+"""State of a slice on the host of its owner, between the stages of one Spark job.
+
+Runs on each worker. Spark may give the tasks of one partition to any Python process of
+the executor, so the state is a file in the executor's own local directory, beside its
+shuffle files: the executor deletes it with them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+
+from spark_dlobd.backends.shuffle.messages import Message, pack, unpack
+
+_FOLDER = "spark-dlobd-slices"
+
+
+class SliceStore:
+    """Versions of the slices of one fit that this host owns.
+
+    Parameters
+    ----------
+    run_id : str
+        Names the fit.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        # Spark tells Python workers the executor's block manager directories
+        local = os.environ.get("SPARK_LOCAL_DIRS") or tempfile.gettempdir()
+        self._folder = Path(local.split(",")[0], _FOLDER, run_id)
+
+    def _path(self, index: int, epoch: int, step: int) -> Path:
+        return self._folder / f"{index:05d}-{epoch:05d}-{step:08d}"
+
+    def write(self, index: int, epoch: int, step: int, state: Message) -> None:
+        """Write the state before a step; the one before the last step is kept for a repeat."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(index, epoch, step)
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+        temporary.write_bytes(pack(state))
+        temporary.replace(path)
+        kept = {path.name, self._path(index, epoch, step - 1).name}
+        for other in self._folder.glob(f"{index:05d}-*"):
+            if other.name not in kept:
+                other.unlink(missing_ok=True)
+
+    def read(self, index: int, epoch: int, step: int) -> Message | None:
+        """Read the state before a step; None if this host does not have it."""
+        try:
+            return unpack(self._path(index, epoch, step).read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def clear(self, index: int) -> None:
+        """Delete every version of one slice."""
+        for path in self._folder.glob(f"{index:05d}-*"):
+            path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Delete what this host has of the fit."""
+        if self._folder.exists():
+            shutil.rmtree(self._folder)
