@@ -44,6 +44,11 @@ class EventStream:
             [], _Forwarding(self._arrived)
         )
 
+    def discard(self) -> None:
+        """Forget what nobody has heard yet."""
+        while self.next(0) is not None:
+            pass
+
     def next(self, timeout_s: float) -> dict[str, Any] | None:
         """Return the next event; None if there is none for `timeout_s`."""
         try:

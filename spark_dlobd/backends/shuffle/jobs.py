@@ -96,6 +96,8 @@ class JobRunner:
             if job.is_running:
                 job.cancel()
             job.join()
+            # its other tasks may have told of the same loss: no reason to give up the next job
+            self._events.discard()
         received = [unpack(record) for record in job.rows if record]
         failure = failure or next(
             (m.header for m in received if m.header["kind"] == "failure"), None
