@@ -54,11 +54,6 @@ class SliceStore:
         except FileNotFoundError:
             return None
 
-    def clear(self, index: int) -> None:
-        """Delete every version of one slice."""
-        for path in self._folder.glob(f"{index:05d}-*"):
-            path.unlink(missing_ok=True)
-
     def remove(self) -> None:
         """Delete what this host has of the fit."""
         if self._folder.exists():

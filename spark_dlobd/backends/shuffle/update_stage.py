@@ -45,7 +45,9 @@ def norm_stage(task: ShuffleTask, partition: int, records: Iterable[bytes]) -> I
     step = own.header["step"]
     try:
         squares = _optimizer(task, tools_of(task), step, own).sum_of_squares(mean)
-    except StateLostError as error:
+    except OSError:
+        raise  # of storage: Spark tries the task again
+    except Exception as error:
         yield from to_all(task, failure(task, error, partition, _phase(task, step)))
         return
     header = {"kind": "norm", "source": partition, "step": step, "sum_of_squares": squares}
@@ -69,7 +71,10 @@ def update_stage(
         clock.lap("aggregate")
         try:
             owned = _apply(task, tools_of(task), step, messages, own, mean)
-        except StateLostError as error:
+            encoded = encode(owned.weights, task.wire)
+        except OSError:
+            raise  # of storage: Spark tries the task again
+        except Exception as error:
             failed = failure(task, error, partition, _phase(task, step))
     if failed is not None:
         yield from [pack(failed)] if final else to_all(task, failed)
@@ -81,7 +86,7 @@ def update_stage(
     else:
         _keep(task, partition, following, owned)
         clock.lap("keep_state")
-        yield from _send_weights(task, partition, following, owned, WorkerState.of(own))
+        yield from _send_weights(task, following, encoded, owned, own)
     clock.lap("put_weights")
     told = {"epoch": task.epoch, "step": step, "seconds": clock.laps}
     tell(task, {"kind": "update", "rank": partition, **told})
@@ -162,14 +167,14 @@ def _keep(task: ShuffleTask, index: int, step: int, owned: SliceState) -> None:
 
 
 def _send_weights(
-    task: ShuffleTask, partition: int, step: int, owned: SliceState, worker: WorkerState
+    task: ShuffleTask, step: int, encoded: memoryview, owned: SliceState, own: Message
 ) -> Iterator[bytes]:
-    header = {"kind": "weights", "source": partition, "step": step}
-    values = np.frombuffer(encode(owned.weights, task.wire), np.uint8)
+    header = {"kind": "weights", "source": own.source, "step": step}
+    values = np.frombuffer(encoded, np.uint8)
     for target in range(task.world_size):
         arrays = {"values": values}
-        if target == partition:
-            arrays |= worker.arrays()
+        if target == own.source:
+            arrays |= WorkerState.of(own).arrays()
             if task.sync_every == 1 and task.state == "shuffle":
                 arrays |= owned.arrays()
         yield from to(target, Message(header, arrays))
@@ -188,5 +193,4 @@ def _leave_checkpoint(
     }
     for part, arrays in parts.items():
         store.write(*where, part, partition, Message(header, arrays))
-    SliceStore(task.run_id).clear(partition)
     return Message(header)
