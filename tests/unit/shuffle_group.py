@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from spark_dlobd.backends.shuffle import worker
 from spark_dlobd.backends.shuffle.checkpoint import CheckpointStore
-from spark_dlobd.backends.shuffle.gradient_stage import gradient_stage, warm_up_stage
+from spark_dlobd.backends.shuffle.gradient_stage import gradient_stage
 from spark_dlobd.backends.shuffle.master import Master
 from spark_dlobd.backends.shuffle.messages import Message, unpack
 from spark_dlobd.backends.shuffle.other_stages import validation_stage
@@ -263,11 +263,6 @@ class Group:
                 return [unpack(record) for records in sent for record in records]
             inboxes = exchanged(sent)
         raise AssertionError("a job has at least one step")
-
-    def warm_up(self) -> None:
-        """What the first Spark job does."""
-        stage = functools.partial(warm_up_stage, self.task(0, 0))
-        assert self.run_stage(stage, [[] for _ in self.hosts]) == [[b""] * self.size] * self.size
 
     def run_epoch(self, epoch: int) -> dict[str, float]:
         self.epoch = epoch

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from spark_dlobd.backends.shuffle.events import EventStream
+from spark_dlobd.backends.shuffle.fit import JobLostError
 from spark_dlobd.backends.shuffle.job_length import JobLength
-from spark_dlobd.backends.shuffle.jobs import JobLostError, JobRunner
+from spark_dlobd.backends.shuffle.jobs import JobRunner
 from spark_dlobd.backends.shuffle.task import StartPoint
 from spark_dlobd.backends.shuffle.timers import Timers
 
@@ -43,32 +44,39 @@ def test_a_workers_accumulator_grows_and_forgets_the_queue() -> None:
     assert param.addInPlace(param.addInPlace(param.zero([]), ["a"]), ["b"]) == ["a", "b"]
 
 
-class Finished:
-    """A Spark job that told what it told and is over."""
+class Telling:
+    """A Spark job that tells what it tells and is over."""
 
     is_running = False
     error = None
     rows: tuple[bytes, ...] = ()
 
+    def __init__(self, stream: EventStream, *events: dict[str, Any]) -> None:
+        self._told = lambda: tell(stream, *events)
+
     def start(self) -> None:
-        pass
+        self._told()
 
     def join(self) -> None:
         pass
 
 
 def test_what_a_failed_job_told_is_not_heard_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spark_dlobd.backends.shuffle.jobs.SparkJob", lambda *arguments: Finished())
     stream = event_stream()
+    lost = {"kind": "failure", "cause": "lost", "host": "h", "phase": "p", "message": "gone"}
+    running = [
+        # two slices of one executor
+        Telling(stream, {**lost, "source": 0}, {**lost, "source": 1}),
+        Telling(stream, {"kind": "ready"}),
+    ]
+    monkeypatch.setattr(
+        "spark_dlobd.backends.shuffle.jobs.SparkJob", lambda *arguments: running.pop(0)
+    )
     heard: list[Any] = []
     spark: Any = None
     runner = JobRunner(spark, "unit", stream, heard.append)
-    lost = {"kind": "failure", "cause": "lost", "host": "h", "phase": "p", "message": "gone"}
-    # two slices of one executor
-    tell(stream, {**lost, "source": 0}, {**lost, "source": 1})
     with pytest.raises(JobLostError, match="Rank 0 on h: gone"):
         runner.run(lambda context: [], "first", 1.0)
-    tell(stream, {"kind": "ready"})
     assert runner.run(lambda context: [], "second", 1.0) == []
     assert heard == [{"kind": "ready"}]
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spark_dlobd.backends.shuffle.jobs import JobLostError, _error_of, _explained
+from spark_dlobd.backends.shuffle.fit import JobLostError
+from spark_dlobd.backends.shuffle.jobs import _error_of
 from spark_dlobd.backends.shuffle.messages import Message, numbered, pack, unpack
 from spark_dlobd.backends.shuffle.records import (
     StateLostError,
@@ -143,15 +144,6 @@ def test_what_a_failure_becomes(error: Exception, cause: str, kind: type, text: 
     assert header["cause"] == cause
     assert "test_what_a_failure_becomes" in header["traceback"]
     found = _error_of(json.loads(json.dumps(header)))
-    assert type(found) is kind
+    assert isinstance(found, kind)
     with pytest.raises(kind, match=text):
         raise found
-
-
-def test_a_cancelled_job_is_not_run_again_but_a_lost_one_is() -> None:
-    lost = _explained(RuntimeError("Job aborted due to stage failure: ExecutorLostFailure"))
-    assert isinstance(lost, JobLostError)
-    assert "Spark says: Job aborted" in str(lost)
-    cancelled = _explained(RuntimeError("Job 3 cancelled because killed via the UI"))
-    assert not isinstance(cancelled, JobLostError)
-    assert "was cancelled" in str(cancelled)

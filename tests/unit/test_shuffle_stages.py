@@ -125,7 +125,7 @@ def test_a_host_lost_with_its_state_is_told_and_the_job_starts_again(
     assert {message.header["kind"] for message in done} == {"failure"}
     assert done[0].header["cause"] == "lost"
     assert (
-        "slice 1 as it was before step 1 of epoch 0 is not on this host"
+        "Slice 1 as it was before step 1 of epoch 0 is not on this host"
         in (done[0].header["message"])
     )
     assert_same(group.fit(), two_workers)

@@ -44,11 +44,6 @@ class EventStream:
             [], _Forwarding(self._arrived)
         )
 
-    def discard(self) -> None:
-        """Forget what nobody has heard yet."""
-        while self.next(0) is not None:
-            pass
-
     def next(self, timeout_s: float) -> dict[str, Any] | None:
         """Return the next event; None if there is none for `timeout_s`."""
         try:
@@ -56,3 +51,8 @@ class EventStream:
         except queue.Empty:
             return None
         return event
+
+    def clear(self) -> None:
+        """Forget what has not been heard."""
+        while not self._arrived.empty():
+            self._arrived.get()

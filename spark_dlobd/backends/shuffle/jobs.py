@@ -88,6 +88,8 @@ class JobRunner:
         """
         job = SparkJob(self._spark, action, self._tag, description)
         failure = None
+        # a job that was given up may have told more than the one failure that ended it
+        self._events.clear()
         try:
             job.start()
             failure = self._listen(job, description, timeout_s)
@@ -96,8 +98,6 @@ class JobRunner:
             if job.is_running:
                 job.cancel()
             job.join()
-            # its other tasks may have told of the same loss: no reason to give up the next job
-            self._events.discard()
         received = [unpack(record) for record in job.rows if record]
         failure = failure or next(
             (m.header for m in received if m.header["kind"] == "failure"), None
