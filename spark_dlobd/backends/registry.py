@@ -99,9 +99,8 @@ def choose_backend(
     """Return the backend to use and why.
 
     The rule of ``"auto"``: with one worker, ``local``. With several, ``horovod``
-    if it is installed on the driver, else ``local``, which trains that many
-    virtual workers in the driver's process. Any other value means exactly that
-    backend.
+    if it is installed on the driver, else ``shuffle``, which needs nothing but
+    Spark. Any other value means exactly that backend.
     """
     config = from_param(value)
     if config != "auto":
@@ -110,7 +109,7 @@ def choose_backend(
         return _config_class("local")().create(), "auto: one worker needs no communication"
     if importlib.util.find_spec("horovod") is not None:
         return _config_class("horovod")().create(), "auto: several workers, Horovod is installed"
-    return _config_class("local")().create(), (
-        "auto: several workers but Horovod is not installed, so they are virtual workers "
-        "in the driver's process"
+    return _config_class("shuffle")().create(), (
+        "auto: several workers and Horovod is not installed, so gradients travel through "
+        "Spark's shuffle"
     )

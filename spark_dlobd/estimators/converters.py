@@ -163,6 +163,7 @@ def _is_number(value: Any) -> bool:
 def _serialized(name: str, value: Any) -> Any:
     import keras
 
+    from spark_dlobd.training.compile_args import check_decay
     from spark_dlobd.training.custom_objects import LAMBDA_REFUSED, referenced_objects
 
     if getattr(value, "__name__", None) == "<lambda>":
@@ -170,6 +171,8 @@ def _serialized(name: str, value: Any) -> Any:
     try:
         if isinstance(value, Mapping):
             return json.loads(json.dumps(dict(value)))
+        if name == "optimizer":
+            check_decay(value)
         config = json.loads(json.dumps(keras.saving.serialize_keras_object(value)))
     except (TypeError, NotImplementedError) as error:
         raise ConfigurationError(

@@ -87,6 +87,7 @@ def own_compile_config(model: Any) -> dict[str, Any]:
     _check_repeatable(model)
     config = dict(model.get_compile_config() or {})
     if config.get("optimizer") is not None:
+        check_decay(model.optimizer)
         config["optimizer"] = model.optimizer
     return _as_json({key: keras.saving.serialize_keras_object(v) for key, v in config.items()})
 
@@ -107,6 +108,37 @@ def compile_model(
     """
     with registered(custom_objects):
         model.compile_from_config(json.loads(json.dumps(dict(config))))
+
+
+def check_decay(optimizer: Any) -> None:
+    """Refuse exclusions from weight decay that workers would not know of.
+
+    Keras writes them into no config. An optimizer class that excludes variables in its
+    own ``__init__`` does so on every worker again.
+
+    Raises
+    ------
+    ConfigurationError
+        If ``exclude_from_weight_decay`` was called on an optimizer that decays weights.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if not getattr(optimizer, "weight_decay", None) or not hasattr(optimizer, "get_config"):
+        return
+    copied = type(optimizer).from_config(optimizer.get_config())
+    if _exclusions(optimizer) != _exclusions(copied):
+        name = type(optimizer).__name__
+        raise ConfigurationError(
+            f"exclude_from_weight_decay() was called on {name}, but Keras does not write that into "
+            "its config, so workers would decay all weights. Call it in __init__ of a subclass of "
+            f"{name} that is decorated with @keras.saving.register_keras_serializable(), as in "
+            "self.exclude_from_weight_decay(var_names=['bias'])."
+        )
+
+
+def _exclusions(optimizer: Any) -> tuple[Any, str | None]:
+    variables = getattr(optimizer, "_exclude_from_weight_decay", None) or set()
+    names = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+    return variables, names and names.pattern
 
 
 def _check_repeatable(model: Any) -> None:
@@ -189,6 +221,7 @@ def _optimizer_config(optimizer: Any, learning_rate: float | None) -> Any:
 
     if isinstance(optimizer, str) and optimizer not in keras.saving.get_custom_objects():
         optimizer = keras.optimizers.get(optimizer)
+    check_decay(optimizer)
     config = keras.saving.serialize_keras_object(optimizer)
     if learning_rate is None:
         return config

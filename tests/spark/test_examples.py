@@ -22,12 +22,19 @@ TIMEOUT_S = 280
 UNAVOIDABLE = "WARNING: Using incubator modules: jdk.incubator.vector\n"
 
 
-def run(tmp_path: Path, name: str, *arguments: str) -> str:
+WITHOUT_HOROVOD = """
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name == "horovod" else found(name, *more)
+"""
+
+
+def run(tmp_path: Path, name: str, *arguments: str, **variables: str) -> str:
     """Run an example in an empty folder; return what it printed."""
     folder, temporary = tmp_path / "work", tmp_path / "temporary"
     for new in (folder, temporary):
         new.mkdir(exist_ok=True)
-    environment = {**os.environ, "TMPDIR": str(temporary)}
+    environment = {**os.environ, "TMPDIR": str(temporary), **variables}
     for inherited in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
         environment.pop(inherited, None)
     done = subprocess.run(
@@ -62,6 +69,16 @@ def test_quickstart(tmp_path: Path) -> None:
     assert f"mlflow ui --backend-store-uri sqlite:///{Path('demo-output/mlflow.db')}" in said
     files = {path.name for path in output.iterdir()}
     assert files == {"artifacts", "learning_curves.png", "mlflow.db", "pipeline"}
+
+
+@pytest.mark.timeout(2 * TIMEOUT_S)
+def test_quickstart_needs_no_horovod(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_HOROVOD)
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    said = run(tmp_path, "quickstart.py", PYTHONPATH=path)
+    assert "2 workers," in said
+    assert "backend shuffle (auto: several workers and Horovod is not installed" in said
+    assert number(r"accuracy +([\d.]+) on \d+ digits", said) >= 0.95
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from typing import Any
 
 import pytest
 
-from spark_dlobd import HorovodConfig, LocalConfig, register_backend
+from spark_dlobd import HorovodConfig, LocalConfig, ShuffleConfig, register_backend
 from spark_dlobd.backends import registry
 from spark_dlobd.backends.barrier import rank_environment
 from spark_dlobd.backends.process import RankProcess
@@ -33,6 +34,27 @@ def test_unknown_options_are_named() -> None:
         registry.from_param({"name": "horovod", "speed": 1})
 
 
+@pytest.mark.parametrize(
+    ("workers", "installed", "name", "reason"),
+    [
+        (1, True, "local", "one worker needs no communication"),
+        (1, False, "local", "one worker needs no communication"),
+        (2, True, "horovod", "several workers, Horovod is installed"),
+        (2, False, "shuffle", "Horovod is not installed, so gradients travel through Spark's"),
+    ],
+)
+def test_the_automatic_choice(
+    monkeypatch: pytest.MonkeyPatch, workers: int, installed: bool, name: str, reason: str
+) -> None:
+    found = object() if installed else None
+    monkeypatch.setattr(registry.importlib.util, "find_spec", lambda module: found)
+    spark: Any = None
+    backend, said = registry.choose_backend("auto", spark, workers)
+    assert backend.name == name
+    assert said.startswith("auto: ") and reason in said
+    assert registry.choose_backend("shuffle", spark, 1)[1] == "chosen by the user"
+
+
 def test_a_name_cannot_be_taken_twice() -> None:
     register_backend("horovod", "spark_dlobd.backends.horovod:HorovodConfig")
     with pytest.raises(ConfigurationError, match="'horovod' is taken"):
@@ -56,9 +78,35 @@ def test_options_are_checked(options: dict[str, object], message: str) -> None:
         HorovodConfig(**options)  # type: ignore[arg-type]
 
 
-def test_every_option_is_documented() -> None:
-    for field in dataclasses.fields(HorovodConfig):
-        assert field.name in (HorovodConfig.__doc__ or "")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"wire": "fp8"}, "wire must be one of 'fp32', 'bf16', 'fp16'. Got 'fp8'"),
+        ({"state": "disk"}, "state must be None, 'host' or 'shuffle'. Got 'disk'"),
+        ({"sync_every": 0}, r"sync_every must be an int in \[1, inf\). Got 0"),
+        ({"sync_every": None}, "sync_every must be an int .* Got None"),
+        ({"iterations_per_job": 0}, "iterations_per_job must be an int .* Got 0"),
+        ({"max_restarts": -1}, r"max_restarts must be an int in \[0, inf\). Got -1"),
+        ({"start_timeout_s": 0}, "start_timeout_s must be a number above 0. Got 0"),
+        ({"progress_timeout_s": "1"}, "progress_timeout_s must be a number above 0. Got '1'"),
+        ({"wire": "bf16", "sync_every": 2}, "wire='bf16' needs sync_every=1"),
+        ({"error_feedback": True}, "error_feedback=True needs wire='bf16' or 'fp16'"),
+    ],
+)
+def test_options_of_the_shuffle_are_checked(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        ShuffleConfig(**options)
+
+
+def test_shuffle_options_survive_the_param() -> None:
+    config = ShuffleConfig(wire="bf16", error_feedback=True, iterations_per_job=3)
+    assert registry.from_param(registry.to_param(config)) == config
+
+
+@pytest.mark.parametrize("config", [HorovodConfig, ShuffleConfig])
+def test_every_option_is_documented(config: Any) -> None:
+    for field in dataclasses.fields(config):
+        assert field.name in (config.__doc__ or "")
 
 
 def test_rank_environment_takes_threads_and_gpus_from_spark() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from spark_dlobd import DLEstimator
 from spark_dlobd.errors import ConfigurationError, ModelError
 from spark_dlobd.training import keras_codec as codec
 
@@ -341,3 +342,50 @@ def test_input_shape_and_dtype() -> None:
     assert codec.input_dtype(model) == "uint8"
     with pytest.raises(ModelError, match="fixed length"):
         codec.input_shape(keras.Sequential([keras.Input((None, 2)), keras.layers.Dense(1)]))
+
+
+@keras.saving.register_keras_serializable("codec_tests")
+class BiasesKeepTheirSize(keras.optimizers.AdamW):  # type: ignore[misc]
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.exclude_from_weight_decay(var_names=["bias", "gamma"])
+
+
+def excluding(**arguments: Any) -> Any:
+    optimizer = keras.optimizers.AdamW(weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(**arguments)
+    return optimizer
+
+
+@pytest.mark.parametrize("by", ["name", "variable"])
+def test_exclusions_that_no_worker_would_know_of_are_refused(by: str) -> None:
+    model = linear()
+    given = {"name": {"var_names": ["bias"]}, "variable": {"var_list": [model.weights[1]]}}[by]
+    refused = pytest.raises(
+        ConfigurationError, match=r"called on AdamW, but Keras does not write .* in __init__ of"
+    )
+    with refused:
+        codec.compile_config(model, "mse", excluding(**given))
+    with refused:
+        scaled = keras.optimizers.LossScaleOptimizer(excluding(**given))
+        codec.compile_config(model, "mse", scaled)
+    with refused:
+        DLEstimator(model=model, loss="mse", optimizer=excluding(**given))
+    model.compile(excluding(**given), "mse")
+    with refused:
+        codec.own_compile_config(model)
+    with refused:
+        codec.compile_config(model)
+
+
+def test_exclusions_of_an_own_class_or_without_decay_are_fine() -> None:
+    model = linear()
+    config = codec.compile_config(model, "mse", BiasesKeepTheirSize(weight_decay=0.1))
+    codec.compile_model(model, config, codec.custom_objects_of(model, config))
+    assert [model.optimizer._use_weight_decay(v) for v in model.trainable_variables] == [
+        True,
+        False,
+    ]
+    adam = keras.optimizers.Adam()
+    adam.exclude_from_weight_decay(var_names=["bias"])
+    codec.compile_config(model, "mse", adam)

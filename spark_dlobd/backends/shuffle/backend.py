@@ -30,7 +30,7 @@ class ShuffleConfig:
     ----------
     wire : {"fp32", "bf16", "fp16"}
         Type of gradients and weights in the shuffle. Sums, updates and the weights that
-        are kept are fp32 in every case. Values beyond 65,504 become infinite in fp16.
+        are kept are fp32 in every case. In fp16 a value beyond 65,504 ends the fit.
     error_feedback : bool
         Add what rounding took from a gradient to the next one of the same worker.
     sync_every : int
@@ -84,11 +84,14 @@ class ShuffleConfig:
         lowest = {"sync_every": 1, "max_restarts": 0, "iterations_per_job": 1}
         for name, least in lowest.items():
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < least):
+            if value is None and name == "iterations_per_job":
+                continue
+            if not isinstance(value, int) or value < least:
                 raise ConfigurationError(f"{name} must be an int in [{least}, inf). Got {value!r}.")
         for name in ("start_timeout_s", "progress_timeout_s"):
-            if not getattr(self, name) > 0:
-                raise ConfigurationError(f"{name} must be above 0. Got {getattr(self, name)!r}.")
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not value > 0:
+                raise ConfigurationError(f"{name} must be a number above 0. Got {value!r}.")
         if self.sync_every > 1 and self.wire != "fp32":
             raise ConfigurationError(
                 f"wire={self.wire!r} needs sync_every=1: with sync_every={self.sync_every} the "

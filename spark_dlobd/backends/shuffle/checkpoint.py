@@ -30,22 +30,36 @@ class CheckpointStore:
         """URL of the checkpoint before a step."""
         return f"{self.url}/{epoch:05d}-{step:08d}"
 
-    def write(self, epoch: int, step: int, part: str, index: int, message: Message) -> None:
-        """Write one part whole or not at all; repeated tasks write the same again."""
+    def write(
+        self,
+        epoch: int,
+        step: int,
+        part: str,
+        index: int,
+        message: Message,
+        replace: bool = False,
+    ) -> None:
+        """Write one part whole or not at all.
+
+        Repeated tasks write the same again, so what is there may stay, unless `replace`.
+        """
         url = f"{self.folder(epoch, step)}/{part}-{index:05d}"
         system, path = arrow_file_system(url)
         folder = path.rpartition("/")[0]
         system.create_dir(folder, recursive=True)
         temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-        with system.open_output_stream(temporary) as stream:
-            stream.write(pack(message))
         try:
+            with system.open_output_stream(temporary) as stream:
+                stream.write(pack(message))
+            if replace and self._exists(system, path):
+                system.delete_file(path)
             system.move(temporary, path)
         except OSError:
+            if self._exists(system, temporary):
+                system.delete_file(temporary)
             # HDFS does not replace; then an earlier attempt has written the same
-            if not self._exists(system, path):
+            if replace or not self._exists(system, path):
                 raise
-            system.delete_file(temporary)
 
     def read(self, epoch: int, step: int, part: str, index: int) -> Message:
         """Read one part."""

@@ -64,14 +64,16 @@ def gradient_stage(task: ShuffleTask, partition: int, records: Iterable[bytes]) 
     vector, worker = _start(task, partition, messages)
     clock.lap("get_weights")
     try:
+        if not messages:
+            vector = travelled(task, vector)
         values, logs, variables = _compute(task, tools, partition, step, vector, worker)
+        clock.lap("compute")
+        parts, residual = _encoded(task, tools, values, worker.residual)
     except Exception as error:
         phase = f"train epoch {task.epoch} step {step}"
         yield from to_all(task, failure(task, error, partition, phase))
         return
-    clock.lap("compute")
     header = {"kind": "gradient", "source": partition, "step": step}
-    parts, residual = _encoded(task, tools, values, worker.residual)
     carried = WorkerState(variables, residual).arrays()
     if owned is not None:
         carried |= owned.arrays()
@@ -101,12 +103,16 @@ def _start(task: ShuffleTask, partition: int, messages: list[Message]) -> tuple[
 
 
 def read_start(task: ShuffleTask, partition: int) -> tuple[Array, WorkerState]:
-    """Weights and worker state of the checkpoint, the weights as they would have travelled."""
+    """Weights, in fp32, and worker state of the checkpoint."""
     store = CheckpointStore(task.checkpoints)
     parts = store.read_all(*task.start.weights, "weights", task.world_size)
     vector = np.concatenate([part.arrays["values"] for part in parts])
-    worker = WorkerState.of(store.read(*task.start.worker, "worker", partition))
-    return decode(encode(vector, task.wire), task.wire), worker
+    return vector, WorkerState.of(store.read(*task.start.worker, "worker", partition))
+
+
+def travelled(task: ShuffleTask, vector: Array) -> Array:
+    """Weights as the shuffle would have delivered them."""
+    return decode(encode(vector, task.wire), task.wire)
 
 
 def _compute(

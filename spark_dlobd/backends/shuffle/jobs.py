@@ -88,6 +88,8 @@ class JobRunner:
         """
         job = SparkJob(self._spark, action, self._tag, description)
         failure = None
+        # a job that was given up may have told more than the one failure that ended it
+        self._events.clear()
         try:
             job.start()
             failure = self._listen(job, description, timeout_s)

@@ -112,7 +112,8 @@ class Master:
 
     def _write_weights(self, store: CheckpointStore, where: Position) -> None:
         for index, part in enumerate(self.slices.cut(self._vector)):
-            store.write(*where, "weights", index, _message(index, {"values": part}))
+            # before the first step a callback may change weights that were just written
+            store.write(*where, "weights", index, _message(index, {"values": part}), replace=True)
 
     def load(self, store: CheckpointStore, end: Position) -> None:
         """Take over weights, statistics and metrics of all workers at the end of an epoch.

@@ -66,7 +66,7 @@ def pack(message: Message) -> bytes:
     array([0., 1., 2.])
     """
     described = [
-        [name, array.dtype.str, list(array.shape)] for name, array in message.arrays.items()
+        [name, _type_name(array.dtype), list(array.shape)] for name, array in message.arrays.items()
     ]
     header = json.dumps({**message.header, "arrays": described}).encode()
     parts: list[Any] = [_LENGTH.pack(len(header)), header]
@@ -91,9 +91,10 @@ def unpack(buffer: bytes) -> Message:
     position = _LENGTH.size + length
     position += -position % _ALIGNMENT
     arrays = {}
-    for name, dtype, shape in header.pop("arrays"):
+    for name, type_name, shape in header.pop("arrays"):
+        dtype = _type_named(type_name)
         count = int(np.prod(shape, dtype=np.int64))
-        size = count * np.dtype(dtype).itemsize
+        size = count * dtype.itemsize
         if position + size > len(buffer):
             raise TrainingError(
                 f"A shuffle record of {len(buffer)} bytes ends before its array {name!r} does."
@@ -104,3 +105,16 @@ def unpack(buffer: bytes) -> Message:
             arrays[name] = np.empty(shape, dtype)
         position += size + -size % _ALIGNMENT
     return Message(header, arrays)
+
+
+def _type_name(dtype: np.dtype[Any]) -> str:
+    """bfloat16 and its like are not numpy's own and have no code of it."""
+    return dtype.name if dtype.kind == "V" else dtype.str
+
+
+def _type_named(name: str) -> np.dtype[Any]:
+    if name[0] in "<>|":
+        return np.dtype(name)
+    import ml_dtypes
+
+    return np.dtype(getattr(ml_dtypes, name))

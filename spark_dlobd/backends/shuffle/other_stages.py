@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from spark_dlobd.backends.shuffle.gradient_stage import read_start
+from spark_dlobd.backends.shuffle.gradient_stage import read_start, travelled
 from spark_dlobd.backends.shuffle.messages import Message, numbered, pack
 from spark_dlobd.backends.shuffle.records import failure, received
 from spark_dlobd.backends.shuffle.slice_store import SliceStore
@@ -20,7 +20,7 @@ def validation_stage(
     tools = tools_of(task)
     vector, worker = read_start(task, partition)
     try:
-        tools.replica.set_vector(vector)
+        tools.replica.set_vector(travelled(task, vector))
         tools.replica.restore(("validation",), worker.variables)
         metrics = tools.replica.evaluate(partition)
     except Exception as error:

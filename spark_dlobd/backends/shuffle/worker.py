@@ -102,9 +102,12 @@ class Tools:
             gc.freeze()
 
     def close(self) -> None:
-        """End the readers."""
+        """End the readers and let the garbage collection have what was exempt from it."""
         if self._replica is not None:
             self._replica.close()
+        gc.unfreeze()
+        for other in _tools.values():
+            other._settled = 0
 
 
 def tools_of(task: ShuffleTask) -> Tools:
