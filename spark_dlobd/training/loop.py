@@ -95,7 +95,9 @@ def class_weigher(class_weight: dict[int, float] | None) -> Callable[..., Any] |
         one_hot = y.shape.rank == 2 and y.shape[1] != 1
         index = tf.argmax(y, -1) if one_hot else tf.reshape(y, [-1])
         index = tf.cast(index, tf.int32)
-        known = tf.where(index < len(values), tf.gather(table, tf.minimum(index, len(values) - 1)), 1)
+        known = tf.where(
+            index < len(values), tf.gather(table, tf.minimum(index, len(values) - 1)), 1
+        )
         return x, y, known if weight is None else known * weight
 
     return weigh

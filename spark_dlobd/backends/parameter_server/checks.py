@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +13,67 @@ from spark_dlobd.errors import ConfigurationError
 if TYPE_CHECKING:
     from spark_dlobd.training.job import TrainJob
 
+# Optimizers that update every element from its own gradient and state alone.
+ELEMENTWISE = frozenset(
+    {"Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lion", "RMSprop", "SGD"}
+)
+
 
 def check_job(job: TrainJob) -> None:
     """Raise `ConfigurationError` for what the backend does not do.
 
     Runs on the driver.
     """
-    for problem in problems(job.model.compile_config):
-        raise ConfigurationError(f"backend='parameter_server' {problem}")
+    config = job.model.compile_config
+    found = [*problems(config)]
+    if "Embedding" in class_names(job.model.archive):
+        optimizer = config.get("optimizer") or {}
+        if isinstance(optimizer, Mapping):
+            name, options = optimizer.get("class_name"), optimizer.get("config", {})
+            found += row_problems(str(name), options)
+    if found:
+        raise ConfigurationError(f"backend='parameter_server' {found[0]}")
+
+
+def check_row_updates(optimizer: Any, has_tables: bool) -> None:
+    """Check an optimizer that shall update rows of tables. Runs on each worker.
+
+    The driver has checked what the model's config shows; a subclassed model may
+    make embedding layers that it does not show.
+    """
+    if has_tables:
+        for problem in row_problems(type(optimizer).__name__, optimizer.get_config()):
+            raise ConfigurationError(f"backend='parameter_server' {problem}")
+
+
+def class_names(archive: bytes) -> set[str]:
+    """Names of all classes in the config of a ``.keras`` file."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as file:
+        found: set[str] = set()
+
+        def note(item: dict[str, Any]) -> dict[str, Any]:
+            if isinstance(item.get("class_name"), str):
+                found.add(item["class_name"])
+            return item
+
+        json.loads(file.read("config.json"), object_hook=note)
+    return found
+
+
+def row_problems(name: str, options: Mapping[str, Any]) -> Iterator[str]:
+    """Say why an optimizer cannot update single rows of an embedding table. Pure."""
+    if name not in ELEMENTWISE:
+        yield (
+            f"updates only the rows of a batch in an Embedding layer, which the optimizer {name} "
+            f"cannot do. Use one of {', '.join(sorted(ELEMENTWISE))}, or backend='horovod'."
+        )
+    for option in ("weight_decay", "clipnorm", "global_clipnorm", "clipvalue"):
+        if options.get(option):
+            yield (
+                f"updates only the rows of a batch in an Embedding layer, so {option} of the "
+                f"optimizer would mean something else. Got {option}={options[option]!r}: leave "
+                "it out, or use backend='horovod'."
+            )
 
 
 def problems(compile_config: Mapping[str, Any]) -> Iterator[str]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from spark_dlobd.errors import ConfigurationError
+from spark_dlobd.errors import ConfigurationError, WorkerLostError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from spark_dlobd.backends.base import Backend
     from spark_dlobd.backends.channel import EventServer
-    from spark_dlobd.backends.gang import GangFunction
+    from spark_dlobd.backends.gang import GangFunction, GangResult
     from spark_dlobd.data.dataset import DatasetRef
     from spark_dlobd.tracking.reporter import Reporter
     from spark_dlobd.training.job import TrainJob, TrainResult
@@ -140,7 +140,6 @@ class ParameterServerBackend:
         """Train on `numTrainWorkers` barrier tasks."""
         import cloudpickle
 
-        from spark_dlobd.backends.gang import run_gang
         from spark_dlobd.backends.parameter_server.chunks import ChunkPlan
         from spark_dlobd.backends.parameter_server.task import ServerTask, run_task
         from spark_dlobd.spark import slots
@@ -160,13 +159,29 @@ class ParameterServerBackend:
             return functools.partial(run_task, task)
 
         with reporter.phase("train"):
-            gang = run_gang(
-                spark,
-                job.config.world_size,
-                make_task,
-                reporter,
-                job.run_id,
-                config.start_timeout_s,
-            )
+            gang = self._run(spark, job, make_task, reporter)
         report = {**gang.event["report"], "transport": "grpc: tcp"}
         return TrainResult(gang.archive, gang.event["history"], report)
+
+    def _run(
+        self,
+        spark: SparkSession,
+        job: TrainJob,
+        make_task: Callable[[EventServer], GangFunction],
+        reporter: Reporter,
+    ) -> GangResult:
+        """Run the gang, again after a loss as often as `max_restarts` allows."""
+        from spark_dlobd.backends.gang import run_gang
+
+        size, start_timeout_s = job.config.world_size, self._config.start_timeout_s
+        for left in range(self._config.max_restarts, -1, -1):
+            try:
+                return run_gang(spark, size, make_task, reporter, job.run_id, start_timeout_s)
+            except WorkerLostError as error:
+                if not left:
+                    raise
+                reporter.warn(
+                    f"{error} Starting again from the last finished epoch ({left} of "
+                    f"max_restarts={self._config.max_restarts} left)."
+                )
+        raise AssertionError("the last attempt returns or raises")

@@ -15,9 +15,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from spark_dlobd.backends.parameter_server.checkpoint import (
+    Progress,
+    checkpoint_url,
+    restore,
+    save,
+)
+from spark_dlobd.backends.parameter_server.checks import check_row_updates
 from spark_dlobd.backends.parameter_server.chunks import ChunkPlan
 from spark_dlobd.backends.parameter_server.cluster import Cluster
 from spark_dlobd.backends.parameter_server.config import ParameterServerConfig
+from spark_dlobd.backends.parameter_server.embedding import spread_embeddings
+from spark_dlobd.backends.parameter_server.row_updates import update_rows
 from spark_dlobd.backends.parameter_server.source import NO_CHUNK
 from spark_dlobd.backends.parameter_server.steps import CallBuilder, fresh_metrics
 from spark_dlobd.data.dataset import DatasetRef
@@ -43,24 +52,29 @@ def train(
     keras.utils.set_random_seed(job.config.seed)
     with cluster.strategy.scope():
         model = build_model(job)
+        pieces = spread_embeddings(model, len(cluster.servers), config.min_partition_bytes)
+        check_row_updates(model.optimizer, bool(pieces))
         model.optimizer.build(model.trainable_variables)
         _build_metrics(model, job)
     for variable, value in zip(
         seed_states(model), rank_seeds(model, job.config.seed, 0), strict=True
     ):
         variable.assign(value)
-    training = Training(cluster, model, job, data, config, events)
+    url = checkpoint_url(data.root, job.run_id) if config.max_restarts else None
+    progress = Progress(0, {}) if url is None else restore(url, model)
+    training = Training(cluster, model, pieces, job, data, config, events)
     started = time.monotonic()
-    history = training.run()
+    history = training.run(progress, url)
     seconds = time.monotonic() - started
     events.phase("collect")
-    model.optimizer.finalize_variable_values(model.trainable_variables)
+    archive = keras_codec.model_to_archive(model)
+    trained = keras_codec.archive_to_model(archive, job.model.custom_objects)
     return TrainResult(
-        archive=keras_codec.model_to_archive(model),
+        archive=archive,
         history=history,
         report={
             **training.report(),
-            "weights_hash": keras_codec.weights_hash(model),
+            "weights_hash": keras_codec.weights_hash(trained),
             "fit_seconds": seconds,
         },
     )
@@ -69,9 +83,7 @@ def train(
 def _build_metrics(model: Any, job: TrainJob) -> None:
     """Create the variables of losses and metrics, before any graph reads them."""
     columns = job.columns
-    batch = [
-        keras.KerasTensor((None, *column.shape), dtype=column.dtype) for column in columns.all
-    ]
+    batch = [keras.KerasTensor((None, *column.shape), dtype=column.dtype) for column in columns.all]
     batch[0] = keras.KerasTensor(batch[0].shape, dtype=keras_codec.input_dtype(model))
     model._symbolic_build(data_batch=tuple(batch))
 
@@ -153,12 +165,14 @@ class Training:
         self,
         cluster: Cluster,
         model: Any,
+        pieces: Sequence[Any],
         job: TrainJob,
         data: DatasetRef,
         config: ParameterServerConfig,
         events: LoopEvents,
     ) -> None:
         self._cluster = cluster
+        self._pieces = {id(piece) for piece in pieces}
         self._model = model
         self._config = job.config
         self._events = events
@@ -188,18 +202,32 @@ class Training:
         self._tally = Tally(workers)
 
     def _apply(self, gradients: list[Any], variables: list[Any]) -> None:
-        self._model.optimizer.apply(gradients, variables)
+        """Update the servers; inside a step's graph."""
+        optimizer = self._model.optimizer
+        rate = optimizer.learning_rate
+        dense: list[tuple[Any, Any]] = []
+        for gradient, variable in zip(gradients, variables, strict=True):
+            if id(variable) in self._pieces and isinstance(gradient, tf.IndexedSlices):
+                update_rows(optimizer, variable, gradient, rate)
+            else:
+                dense.append((gradient, variable))
+        if dense:
+            optimizer.apply([g for g, _ in dense], [v for _, v in dense])
+        else:
+            optimizer.iterations.assign_add(1)
 
-    def run(self) -> dict[str, list[float]]:
-        """Train all epochs; returns the history."""
-        history: dict[str, list[float]] = {}
+    def run(self, progress: Progress, url: str | None) -> dict[str, list[float]]:
+        """Train the epochs that are left; returns the whole history."""
+        history = progress.history
         self._model.stop_training = False
         self._hooks.call("on_train_begin", {})
         logs: dict[str, float] = {}
-        for epoch in range(self._config.epochs):
+        for epoch in range(progress.epochs, self._config.epochs):
             logs = self._epoch(epoch)
             for name, value in logs.items():
                 history.setdefault(name, []).append(value)
+            if url is not None:
+                save(url, self._model, Progress(epoch + 1, history))
             if self._model.stop_training:
                 break
         self._hooks.call("on_train_end", logs)

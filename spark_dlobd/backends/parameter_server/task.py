@@ -117,7 +117,9 @@ class Member:
     def _start(self) -> RankProcess:
         from spark_dlobd.backends.process import RankProcess
 
-        environment = self._crew.environment(self.role)
+        # the name serves whoever looks at the host's processes
+        named = {"SPARK_DLOBD_ROLE": f"{self.role} {self.index}"}
+        environment = {**self._crew.environment(self.role), **named}
         process = self._stack.enter_context(RankProcess(_MODULE, environment, self._crew.log))
         header = {
             "kind": "job",
@@ -273,9 +275,7 @@ class Crew:
         )
         self._listen(coordinator, "met", self.task.config.start_timeout_s)
         self._driver.send({"kind": "met"})
-        header, archive = self._listen(
-            coordinator, "result", self.task.config.progress_timeout_s
-        )
+        header, archive = self._listen(coordinator, "result", self.task.config.progress_timeout_s)
         header["report"]["worker_restarts"] = self._restarts(line)
         self._driver.send(header)
         return archive
