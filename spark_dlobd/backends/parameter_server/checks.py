@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from spark_dlobd.training.job import TrainJob
 
 # Optimizers that update every element from its own gradient and state alone.
-ELEMENTWISE = frozenset(
-    {"Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lion", "RMSprop", "SGD"}
-)
+ELEMENTWISE = frozenset({"Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lion", "RMSprop", "SGD"})
 
 
 def check_job(job: TrainJob) -> None:

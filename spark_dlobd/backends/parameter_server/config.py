@@ -150,11 +150,14 @@ class ParameterServerBackend:
         plan = ChunkPlan.of_job(job, data, "train", config.steps_per_call)
         reporter.expect(plan.steps_per_epoch)
         payload = cloudpickle.dumps((job, data, config))
+        # workers and servers get the graph from the coordinator, not the model
+        without_model = replace(job, model=replace(job.model, archive=b"", custom_objects={}))
+        small = cloudpickle.dumps((without_model, data, config))
         cores = slots(spark).cores_per_task
 
         def make_task(server: EventServer) -> GangFunction:
             task = ServerTask(
-                job.run_id, job.config.world_size, server.address, payload, config, cores
+                job.run_id, job.config.world_size, server.address, payload, small, config, cores
             )
             return functools.partial(run_task, task)
 

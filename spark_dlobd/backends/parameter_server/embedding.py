@@ -109,7 +109,7 @@ def _lookup(layer: Any, pieces: list[Any], inputs: Any) -> Any:
     if len(tables) == 1:
         rows = tf.gather(tables[0], distinct)
     else:
-        rows = tf.nn.embedding_lookup(tables, distinct, partition_strategy="div")
+        rows = tf.nn.embedding_lookup(tables, distinct)
     shape = tf.concat([tf.shape(ids), [layer.output_dim]], 0)
     found = tf.reshape(tf.gather(rows, positions), shape)
     found = tf.ensure_shape(found, (*inputs.shape, layer.output_dim))

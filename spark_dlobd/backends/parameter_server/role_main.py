@@ -6,6 +6,7 @@ cluster from its standard input; writes events and at last the result to the des
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import traceback
@@ -89,12 +90,17 @@ def main() -> int:
     except Exception as error:
         events.tell({**failure_of(error, events.current), **getattr(error, "where", {})})
         traceback.print_exc()
-        sys.stderr.flush()
-        # TensorFlow's coordinator would wait for its threads, which wait for workers
-        os._exit(1)
-    # A server has no shutdown and the coordinator's threads may wait for ever.
+        _leave(1)
+    _leave(0)
+    return 0
+
+
+def _leave(code: int) -> None:
+    """End at once: a server has no shutdown, the coordinator's threads may wait for ever."""
+    atexit._run_exitfuncs()  # temporary files of libraries
     sys.stdout.flush()
-    os._exit(0)
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ decay and nothing moves there ("lazy" updates).
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import tensorflow as tf
@@ -69,7 +68,9 @@ def update_rows(optimizer: Any, variable: Any, gradient: tf.IndexedSlices, rate:
 def _with_rows(optimizer: Any, variable: Any, indices: Any) -> tuple[Any, list[_Rows]]:
     """Copy of the optimizer whose state is that of the rows."""
     index = optimizer._get_variable_index(variable)
-    proxy = copy.copy(optimizer)
+    # copy.copy would write the optimizer to a file and read it again
+    proxy = object.__new__(type(optimizer))
+    proxy.__dict__.update(optimizer.__dict__)
     slots: list[_Rows] = []
     for name, kept in _state_lists(optimizer).items():
         rows = _Rows(kept[index].value, indices)
@@ -96,5 +97,5 @@ def _state_lists(optimizer: Any) -> dict[str, Any]:
         if isinstance(value, list)
         and len(value) == len(trained)
         and all(id(variable) in state for variable in value)
-        and not name.startswith("_trainable")
+        and name not in ("_trainable_variables", "_variables")
     }

@@ -48,7 +48,9 @@ class ServerTask:
     channel : ChannelAddress
         Where events go.
     payload : bytes
-        Job, data and config, pickled; only the child processes open it.
+        Job, data and config for the coordinator, pickled; only child processes open it.
+    small_payload : bytes
+        The same without the model, for workers and servers.
     config : ParameterServerConfig
         Options of the backend.
     cores_per_task : int
@@ -59,6 +61,7 @@ class ServerTask:
     size: int
     channel: ChannelAddress
     payload: bytes
+    small_payload: bytes
     config: ParameterServerConfig
     cores_per_task: int
 
@@ -128,7 +131,8 @@ class Member:
             "host": self._crew.address,
             "port": self.port,
         }
-        process.send(header, self._crew.task.payload)
+        task = self._crew.task
+        process.send(header, task.payload if self.role == "coordinator" else task.small_payload)
         return process
 
     def start_again(self) -> None:
