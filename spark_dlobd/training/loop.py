@@ -81,7 +81,10 @@ class RankData:
 def _weigh(dataset: Any, class_weight: dict[int, float] | None) -> Any:
     """Multiply sample weights by the weight of the label's class."""
     weigh = class_weigher(class_weight)
-    return dataset if weigh is None else dataset.map(weigh)
+    # autograph would leave its file behind where a process is killed
+    return (
+        dataset if weigh is None else dataset.map(tf.autograph.experimental.do_not_convert(weigh))
+    )
 
 
 def class_weigher(class_weight: dict[int, float] | None) -> Callable[..., Any] | None:
