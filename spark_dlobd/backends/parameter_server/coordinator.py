@@ -34,7 +34,7 @@ from spark_dlobd.errors import TrainingError
 from spark_dlobd.training import keras_codec
 from spark_dlobd.training.callbacks import LoopEvents, NonFiniteLoss, Telling, callbacks_of_rank
 from spark_dlobd.training.job import TrainJob, TrainResult
-from spark_dlobd.training.loop import build_model, class_weigher
+from spark_dlobd.training.loop import class_weigher
 from spark_dlobd.training.state import rank_seeds, seed_states
 
 _CALLS_AHEAD = 1  # of each worker, beside the one it works on
@@ -51,8 +51,10 @@ def train(
     events.phase("build model")
     keras.utils.set_random_seed(job.config.seed)
     with cluster.strategy.scope():
-        model = build_model(job)
+        spec = job.model
+        model = keras_codec.archive_to_model(spec.archive, spec.custom_objects)
         pieces = spread_embeddings(model, len(cluster.servers), config.min_partition_bytes)
+        keras_codec.compile_model(model, spec.compile_config, spec.custom_objects)
         check_row_updates(model.optimizer, bool(pieces))
         model.optimizer.build(model.trainable_variables)
         _build_metrics(model, job)
