@@ -62,7 +62,7 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
     numTrainWorkers : int, default 1
         Workers that train together; each takes a slot.
     backend : str or config object, default "auto"
-        ``"auto"``, ``"local"``, ``"horovod"``, or a config such as
+        ``"auto"``, ``"local"``, ``"horovod"``, ``"parameter_server"``, or a config such as
         ``HorovodConfig(controller="mpi")``.
     callbacks : sequence of keras.callbacks.Callback, optional
         Each rank gets copies; their decisions are made on metrics of all ranks.
