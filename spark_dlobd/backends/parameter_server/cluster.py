@@ -81,3 +81,20 @@ def _free(host: str, ports: Sequence[int]) -> int:
         f"No port is free for the coordinator on {host}: tried {ports[0]} to {ports[-1]}. Widen "
         "port_range or end what listens there."
     )
+
+
+def is_lost_worker(error: BaseException) -> bool:
+    """Whether an error of TensorFlow means that a worker, and no server, went away."""
+    return _is_lost(error) and "/job:worker" in str(error) and "/job:ps" not in str(error)
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether an error of TensorFlow means that a worker or a server went away."""
+    return _is_lost(error) and "/job:" in str(error)
+
+
+def _is_lost(error: BaseException) -> bool:
+    import tensorflow as tf
+
+    kinds = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+    return isinstance(error, kinds)

@@ -23,7 +23,7 @@ from spark_dlobd.backends.parameter_server.checkpoint import (
 )
 from spark_dlobd.backends.parameter_server.checks import check_row_updates
 from spark_dlobd.backends.parameter_server.chunks import ChunkPlan
-from spark_dlobd.backends.parameter_server.cluster import Cluster
+from spark_dlobd.backends.parameter_server.cluster import Cluster, is_lost_worker
 from spark_dlobd.backends.parameter_server.config import ParameterServerConfig
 from spark_dlobd.backends.parameter_server.embedding import spread_embeddings
 from spark_dlobd.backends.parameter_server.row_updates import update_rows
@@ -37,6 +37,7 @@ from spark_dlobd.training.job import TrainJob, TrainResult
 from spark_dlobd.training.loop import class_weigher
 from spark_dlobd.training.state import rank_seeds, seed_states
 
+_MOST_REDONE = 100
 _CALLS_AHEAD = 1  # of each worker, beside the one it works on
 
 
@@ -117,13 +118,12 @@ class Merger:
         self._variables = list(model.metrics_variables)
         self._fresh = fresh_metrics(model)
         self._total = list(self._fresh)
-        self._said: dict[str, float] = {}
+        self._names = list(model.get_metrics_result())
         self._results = tf.function(self._results_of_steps, autograph=False)
 
     def restart(self) -> None:
         """Begin an epoch or a validation."""
         self._total = list(self._fresh)
-        self._said = {}
 
     def add(self, result: dict[str, Any]) -> list[dict[str, float]]:
         """Take a finished call and return the metrics after each of its steps."""
@@ -150,14 +150,9 @@ class Merger:
                 found = self._model.get_metrics_result()
             return {name: tf.cast(value, tf.float32) for name, value in found.items()}
 
-        names = _metric_names(self._model)
-        signature = {name: tf.TensorSpec((), tf.float32) for name in names}
+        signature = {name: tf.TensorSpec((), tf.float32) for name in self._names}
         found: dict[str, Any] = tf.map_fn(one, states, fn_output_signature=signature)
         return found
-
-
-def _metric_names(model: Any) -> list[str]:
-    return list(model.get_metrics_result())
 
 
 class Training:
@@ -201,6 +196,7 @@ class Training:
         workers = len(cluster.workers)
         self._fetching = ThreadPoolExecutor(workers * (1 + _CALLS_AHEAD))
         self._epoch_seconds: list[float] = []
+        self._redone = 0
         self._tally = Tally(workers)
 
     def _apply(self, gradients: list[Any], variables: list[Any]) -> None:
@@ -306,7 +302,16 @@ class Training:
                 position += 1
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in sorted(done, key=lambda finished: waiting[finished]):
-                yield waiting.pop(future), future.result()
+                chunk = waiting.pop(future)
+                error = future.exception()
+                if error is None:
+                    yield chunk, future.result()
+                elif is_lost_worker(error) and self._redone < _MOST_REDONE:
+                    # finished, but its worker was killed before the result was fetched
+                    self._redone += 1
+                    order.append(chunk)
+                else:
+                    raise error
 
     def _check_finite(
         self, epoch: int, chunk: int, result: dict[str, Any], after: list[dict[str, float]]

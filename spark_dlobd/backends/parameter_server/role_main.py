@@ -88,11 +88,22 @@ def main() -> int:
     try:
         run(events, sys.stdin.buffer)
     except Exception as error:
-        events.tell({**failure_of(error, events.current), **getattr(error, "where", {})})
+        events.tell(_described(error, events.current))
         traceback.print_exc()
         _leave(1)
     _leave(0)
     return 0
+
+
+def _described(error: Exception, phase: str) -> dict[str, Any]:
+    """Failure for the task; the loss of another process explains itself there."""
+    described = {**failure_of(error, phase), **getattr(error, "where", {})}
+    if "tensorflow" in sys.modules:
+        from spark_dlobd.backends.parameter_server.cluster import is_lost_peer
+
+        if is_lost_peer(error):
+            described["cause"] = "peer"
+    return described
 
 
 def _leave(code: int) -> None:

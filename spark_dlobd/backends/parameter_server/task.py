@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _ARCHIVE_PIECE_BYTES = 32 << 20
 _MODULE = "spark_dlobd.backends.parameter_server.role_main"
 _POLL_S = 0.2
+_CAUSE_WAIT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -296,7 +297,12 @@ class Crew:
     ) -> tuple[dict[str, Any], bytes]:
         deadline = time.monotonic() + timeout_s
         while True:
-            frame = coordinator.event(_POLL_S)
+            try:
+                frame = coordinator.event(_POLL_S)
+            except RankFailed as error:
+                if error.header["cause"] == "peer":
+                    self._wait_for_cause()
+                raise
             self._look_after(self._members[:-1])
             if frame is None:
                 if time.monotonic() > deadline:
@@ -316,6 +322,13 @@ class Crew:
             if until != "met":
                 deadline = time.monotonic() + timeout_s
             self._driver.send(header)
+
+    def _wait_for_cause(self) -> None:
+        """Raise the loss of a process of this task, if that is what the coordinator saw."""
+        deadline = time.monotonic() + _CAUSE_WAIT_S
+        while time.monotonic() < deadline:
+            self._look_after(self._members[:-1])
+            time.sleep(_POLL_S / 10)
 
     def _look_after(self, members: Iterable[Member]) -> bool:
         """Start a killed worker again; a lost server ends the gang."""
@@ -344,6 +357,7 @@ class Crew:
         while not line.closed_by_peer(_POLL_S):
             if self._look_after(self._members):
                 line.send({"kind": "restarted"})
+        self._look_after(self._members)  # why the first task left, perhaps
 
     def failure(self, error: Exception) -> dict[str, Any]:
         """Describe an error of `run` for the driver."""
