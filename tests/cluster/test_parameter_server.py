@@ -22,16 +22,22 @@ def dense_weights(model: Any) -> list[Any]:
     return [np.asarray(weight) for weight in model.getKerasModel().weights]
 
 
+ONE_WORKER: dict[str, Any] = {"numTrainWorkers": 1, "classWeight": {0: 2.0, 2: 0.5}}
+
+
+@pytest.fixture(scope="module")
+def local(weighted: DataFrame) -> DLModel:  # noqa: F811
+    return fit(weighted, LocalConfig(), **ONE_WORKER)
+
+
 @pytest.mark.parametrize("steps_per_call", [1, 3])
 def test_one_worker_and_one_server_train_as_one_process(
     weighted: DataFrame,  # noqa: F811
+    local: DLModel,
     steps_per_call: int,
 ) -> None:
     """Dropout, BatchNorm, row weights, validation and an uneven last batch included."""
-    settings: dict[str, Any] = {"numTrainWorkers": 1, "classWeight": {0: 2.0, 2: 0.5}}
-    config = ParameterServerConfig(steps_per_call=steps_per_call)
-    ours = fit(weighted, config, **settings)
-    local = fit(weighted, LocalConfig(), **settings)
+    ours = fit(weighted, ParameterServerConfig(steps_per_call=steps_per_call), **ONE_WORKER)
     assert set(ours.history) == set(local.history)
     for name, values in local.history.items():
         np.testing.assert_allclose(ours.history[name], values, rtol=1e-5, err_msg=name)
