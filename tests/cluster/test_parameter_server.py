@@ -48,6 +48,8 @@ def test_one_worker_and_one_server_train_as_one_process(
 
 def test_two_workers_and_two_servers(weighted: DataFrame) -> None:  # noqa: F811
     model = fit(weighted, ParameterServerConfig(num_ps=2, steps_per_call=1), epochs=8)
+    documented = type(model).report.__doc__ or ""
+    assert [key for key in model.report if f"``{key}``" not in documented] == []
     assert model.report["servers"] == 2
     assert sum(model.report["rows_by_worker"]) == 8 * 169
     assert min(model.report["rows_by_worker"]) > 0
