@@ -77,7 +77,7 @@ class StopAt(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class SlowWorker(keras.callbacks.Callback):  # type: ignore[misc]
-    """Stops worker 1 for two seconds, again and again, as a busy machine would."""
+    """Stops worker 1 for three fifths of the time, as a busy machine would."""
 
     def on_train_begin(self, logs: Any = None) -> None:
         import threading
@@ -90,9 +90,9 @@ class SlowWorker(keras.callbacks.Callback):  # type: ignore[misc]
         victim = next(p for p in processes() if role_of(p) == "worker 1")
         while not self._done.is_set():
             victim.suspend()
-            self._done.wait(0.5)
+            self._done.wait(0.3)
             victim.resume()
-            self._done.wait(0.1)
+            self._done.wait(0.2)
 
     def on_train_end(self, logs: Any = None) -> None:
         self._done.set()
