@@ -1,7 +1,7 @@
-"""Test accuracy of LeNet on MNIST after 2 epochs, with every way of synchronizing.
+"""Test accuracy of LeNet on MNIST after 2 epochs, with every way of training.
 
-``python -m benchmarks.accuracy [--ways gloo mpi shuffle shuffle_bf16]``: 2 workers, global
-batch 128. The figure is the lowest of them.
+``python -m benchmarks.accuracy [--ways gloo mpi shuffle shuffle_bf16 ps_1 ps_2]``: 2 workers,
+batch 128; with parameter servers one or two of them. The figure is the lowest of all.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import argparse
 from typing import Any
 
 from benchmarks._mnist import estimator, frame, mnist, print_result, session
-from spark_dlobd import HorovodConfig, ShuffleConfig
+from spark_dlobd import HorovodConfig, ParameterServerConfig, ShuffleConfig
 
 WAYS: dict[str, Any] = {
     "gloo": HorovodConfig(controller="gloo"),
     "mpi": HorovodConfig(controller="mpi"),
     "shuffle": ShuffleConfig(),
     "shuffle_bf16": ShuffleConfig(wire="bf16"),
+    "ps_1": ParameterServerConfig(num_ps=1),
+    "ps_2": ParameterServerConfig(num_ps=2),
 }
 
 

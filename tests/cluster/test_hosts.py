@@ -61,6 +61,12 @@ def test_loss_curve_is_that_of_virtual_workers(trained: dict[str, Any], backend:
     np.testing.assert_allclose(trained[backend]["loss"], trained["local"]["loss"], rtol=1e-5)
 
 
+def test_servers_and_workers_of_two_hosts_train_together(trained: dict[str, Any]) -> None:
+    losses = trained["parameter_server"]["loss"]
+    assert losses[1] < losses[0]
+    np.testing.assert_allclose(losses, trained["local"]["loss"], rtol=0.2)
+
+
 @pytest.mark.parametrize(("backend", "said"), [("mpi", "off-host tcp"), ("mpi-ucx", "ucx=tcp")])
 def test_report_says_what_joined_the_hosts(
     trained: dict[str, Any], backend: str, said: str

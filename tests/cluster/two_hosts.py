@@ -13,7 +13,13 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from spark_dlobd import DLEstimator, HorovodConfig, LocalConfig, ShuffleConfig
+from spark_dlobd import (
+    DLEstimator,
+    HorovodConfig,
+    LocalConfig,
+    ParameterServerConfig,
+    ShuffleConfig,
+)
 from spark_dlobd.characterize.hosts import EmulatedHosts
 
 BACKENDS: dict[str, Any] = {
@@ -21,6 +27,7 @@ BACKENDS: dict[str, Any] = {
     "gloo": HorovodConfig(),
     "mpi": HorovodConfig(controller="mpi"),
     "mpi-ucx": HorovodConfig(controller="mpi", transport="ucx", ucx_tls="tcp,self"),
+    "parameter_server": ParameterServerConfig(num_ps=2, steps_per_call=1),
     "shuffle": ShuffleConfig(iterations_per_job=3),
 }
 
