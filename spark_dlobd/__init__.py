@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from spark_dlobd.backends.horovod import HorovodConfig as HorovodConfig
     from spark_dlobd.backends.local import LocalConfig as LocalConfig
+    from spark_dlobd.backends.parameter_server.config import (
+        ParameterServerConfig as ParameterServerConfig,
+    )
     from spark_dlobd.backends.registry import register_backend as register_backend
     from spark_dlobd.backends.shuffle.backend import ShuffleConfig as ShuffleConfig
     from spark_dlobd.data.materialize import reuse_data as reuse_data
@@ -26,6 +29,7 @@ _HOMES = {
     "HorovodConfig": "spark_dlobd.backends.horovod",
     "LocalConfig": "spark_dlobd.backends.local",
     "MlflowTracker": "spark_dlobd.tracking.mlflow",
+    "ParameterServerConfig": "spark_dlobd.backends.parameter_server.config",
     "ShuffleConfig": "spark_dlobd.backends.shuffle.backend",
     "log_pipeline_model": "spark_dlobd.tracking.mlflow",
     "register_backend": "spark_dlobd.backends.registry",
@@ -38,6 +42,7 @@ __all__ = [
     "HorovodConfig",
     "LocalConfig",
     "MlflowTracker",
+    "ParameterServerConfig",
     "ShuffleConfig",
     "log_pipeline_model",
     "register_backend",

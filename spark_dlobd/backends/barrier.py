@@ -82,22 +82,29 @@ def run_task(task: GangTask, _: Iterable[Any]) -> Iterator[bytes]:
         yield archive[start : start + _CHUNK_BYTES]
 
 
-def rank_environment(cores: int, gpus: list[str] | None, config: HorovodConfig) -> dict[str, str]:
-    """Environment of a rank's process before it knows its peers. Pure."""
-    threads = str(config.threads_per_rank or cores)
+def tensorflow_environment(threads: int, gpus: list[str] | None) -> dict[str, str]:
+    """Environment of a process that trains with TensorFlow. Pure but for the log level."""
     environment = {
         **KEEP_MEMORY,
         "KERAS_BACKEND": "tensorflow",
-        "OMP_NUM_THREADS": threads,
-        "TF_NUM_INTRAOP_THREADS": threads,
-        "TF_NUM_INTEROP_THREADS": threads,
+        "OMP_NUM_THREADS": str(threads),
+        "TF_NUM_INTRAOP_THREADS": str(threads),
+        "TF_NUM_INTEROP_THREADS": str(threads),
+        "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
+    }
+    if gpus is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    return environment
+
+
+def rank_environment(cores: int, gpus: list[str] | None, config: HorovodConfig) -> dict[str, str]:
+    """Environment of a rank's process before it knows its peers. Pure."""
+    environment = {
+        **tensorflow_environment(config.threads_per_rank or cores, gpus),
         "HOROVOD_STALL_CHECK_TIME_SECONDS": str(max(1, int(min(60, config.stall_timeout_s / 2)))),
         "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": str(int(config.stall_timeout_s)),
         "HOROVOD_CYCLE_TIME": str(config.cycle_time_ms),
     }
-    environment["TF_CPP_MIN_LOG_LEVEL"] = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")
-    if gpus is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     if config.fusion_threshold_bytes is not None:
         environment["HOROVOD_FUSION_THRESHOLD"] = str(config.fusion_threshold_bytes)
     if config.timeline_path is not None:
@@ -212,7 +219,7 @@ class Supervisor:
             if kind == until:
                 return header, body
             if kind == "failed":
-                raise _RankFailed(header)
+                raise RankFailed(header)
             if kind == "phase":
                 self._phase = header["phase"]
             if until != "met":
@@ -222,7 +229,7 @@ class Supervisor:
     def failure(self, error: Exception) -> dict[str, Any]:
         """Describe an error of `run` for the driver."""
         described = {"kind": "failed", "failed": self._rank, "host": self._host}
-        if isinstance(error, _RankFailed):
+        if isinstance(error, RankFailed):
             return {**error.header, **described}
         cause = "own"
         message = str(error)
@@ -245,7 +252,7 @@ class Supervisor:
         self._driver.send({"kind": "log", "text": line, "host": self._host})
 
 
-class _RankFailed(TrainingError):
+class RankFailed(TrainingError):
     """The rank's own process reported an exception."""
 
     def __init__(self, header: dict[str, Any]) -> None:

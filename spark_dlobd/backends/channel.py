@@ -12,6 +12,7 @@ import hmac
 import json
 import queue
 import secrets
+import select
 import socket
 import socketserver
 import threading
@@ -170,6 +171,14 @@ class EventClient:
         line = json.dumps(event).encode() + b"\n"
         with self._lock:
             self._socket.sendall(line)
+
+    def closed_by_peer(self, timeout_s: float) -> bool:
+        """Wait until the other end has closed the connection, at most `timeout_s`."""
+        readable, _, _ = select.select([self._socket], [], [], timeout_s)
+        try:
+            return bool(readable) and not self._socket.recv(1)
+        except ConnectionError:
+            return True
 
     def __enter__(self) -> EventClient:
         return self

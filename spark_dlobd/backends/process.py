@@ -145,6 +145,10 @@ class RankProcess:
         tail = "\n".join(list(self.last_lines)[-15:])
         return f"{text}. It printed last:\n{tail}" if tail else f"{text}."
 
+    def kill(self) -> None:
+        """End a child that has no way to leave by itself."""
+        self.process.kill()
+
     @property
     def was_killed(self) -> bool:
         """Whether the child ended by a signal."""

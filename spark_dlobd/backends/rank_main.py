@@ -14,32 +14,8 @@ import traceback
 from typing import IO, Any
 
 from spark_dlobd.backends.linux import die_with_parent
-from spark_dlobd.backends.process import read_frame, write_frame
-
-
-class FrameEvents:
-    """Tells the task over the pipe; keeps the current phase for error reports."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self.current = "start"
-
-    def tell(self, header: dict[str, Any], body: bytes = b"") -> None:
-        """Write one frame."""
-        write_frame(self._stream, header, body)
-
-    def phase(self, text: str) -> None:
-        """Tell what the rank is doing now."""
-        self.current = text
-        self.tell({"kind": "phase", "phase": text})
-
-    def steps(self, steps: list[tuple[int, int, dict[str, float]]]) -> None:
-        """Tell finished steps."""
-        self.tell({"kind": "steps", "steps": steps})
-
-    def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Tell the metrics of an epoch."""
-        self.tell({"kind": "epoch", "epoch": epoch, "metrics": metrics})
+from spark_dlobd.backends.process import read_frame
+from spark_dlobd.backends.rank_events import FrameEvents, failure_of
 
 
 def run(events: FrameEvents, stdin: IO[bytes]) -> None:
@@ -114,27 +90,6 @@ def _facts(job: Any, plan: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _failure(error: Exception, phase: str) -> dict[str, Any]:
-    from spark_dlobd.errors import DLError
-
-    cause = "user"
-    if type(error).__name__ == "NonFiniteLoss":
-        cause = "nonfinite"
-    elif isinstance(error, DLError):
-        cause = "own"
-    elif "orovod" in f"{type(error).__name__} {error}" or isinstance(error, EOFError):
-        # what the others see when one rank leaves
-        cause = "peer"
-    return {
-        "kind": "failed",
-        "cause": cause,
-        "type": type(error).__name__,
-        "message": str(error).strip(),
-        "traceback": traceback.format_exc(),
-        "phase": phase,
-    }
-
-
 def main() -> int:
     """Run one rank and tell how it ended."""
     die_with_parent(int(sys.argv[1]))
@@ -142,7 +97,7 @@ def main() -> int:
     try:
         run(events, sys.stdin.buffer)
     except Exception as error:
-        events.tell(_failure(error, events.current))
+        events.tell(failure_of(error, events.current))
         traceback.print_exc()
         return 1
     return 0

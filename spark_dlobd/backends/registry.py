@@ -43,6 +43,9 @@ def register_backend(name: str, config_class: str) -> None:
 
 register_backend("local", "spark_dlobd.backends.local:LocalConfig")
 register_backend("horovod", "spark_dlobd.backends.horovod:HorovodConfig")
+register_backend(
+    "parameter_server", "spark_dlobd.backends.parameter_server.config:ParameterServerConfig"
+)
 register_backend("shuffle", "spark_dlobd.backends.shuffle.backend:ShuffleConfig")
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from spark_dlobd.data.dataset import RowGroup
 from spark_dlobd.errors import TrainingError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def read_row_groups(
@@ -18,21 +22,20 @@ def read_row_groups(
 ) -> Iterator[Mapping[str, NDArray[Any]]]:
     """Yield the columns of each row group, in the order of `groups`.
 
-    Runs on each worker. Binary columns come as object arrays with one ``bytes``
-    per row, numeric ones as arrays of their own type. Only files that
+    Runs on each worker. Binary columns come as uint8 of shape ``(rows, bytes)``, views
+    of Arrow's memory, numeric ones as arrays of their own type. Only files that
     `materialize` wrote may be given: petastorm unpickles metadata of foreign ones.
 
     Raises
     ------
     TrainingError
-        A file holds another number of rows than `groups` says.
+        A file holds another number of rows than `groups` says, or tensors of unequal size.
     """
     with _opened([group.url for group in groups], columns) as reader:
         read = 0
-        for batch in reader:
-            found = {name: getattr(batch, name) for name in columns}
-            _check_rows(groups, read, len(found[columns[0]]))
-            yield found
+        for table in reader:
+            _check_rows(groups, read, table.num_rows)
+            yield {name: _as_array(table.column(name), groups[read].url) for name in columns}
             read += 1
     if read != len(groups):
         raise TrainingError(
@@ -60,10 +63,50 @@ def _opened(urls: list[str], columns: Sequence[str]) -> Iterator[Any]:
         # Hand over all names of files at once. With the default of 3 the dummy pool
         # sleeps 100 ms whenever small files are read faster than names arrive.
         reader.ventilator._max_ventilation_queue_size = len(urls)
+        # petastorm's own makes a Python object of every row, only to have them joined again.
+        reader._results_queue_reader = _ArrowResults()
         yield reader
     finally:
         reader.stop()
         reader.join()
+
+
+class _ArrowResults:
+    """Hands on the Arrow table of a row group as the worker read it."""
+
+    batched_output = True
+
+    def read_next(self, workers_pool: Any, schema: Any, ngram: Any) -> pa.Table:
+        """Return the next table."""
+        from petastorm.workers_pool import EmptyResultError
+
+        try:
+            return workers_pool.get_results()
+        except EmptyResultError:
+            raise StopIteration from None
+
+
+def _as_array(column: pa.ChunkedArray, url: str) -> NDArray[Any]:
+    """Rows of a column: a matrix of bytes where it is binary, else a vector of numbers."""
+    import pyarrow as pa
+
+    if not pa.types.is_binary(column.type):
+        return np.asarray(column.to_numpy())
+    matrices = [_as_bytes(chunk, url) for chunk in column.chunks]
+    return matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
+
+
+def _as_bytes(rows: pa.BinaryArray, url: str) -> NDArray[np.uint8]:
+    """View binary values of one size as ``(rows, bytes)``."""
+    _, stops, values = rows.buffers()
+    offsets = np.frombuffer(stops, np.int32)[rows.offset :][: len(rows) + 1]
+    sizes = np.diff(offsets)
+    if rows.null_count or sizes.min() != sizes.max():
+        raise TrainingError(
+            f"{url} holds tensors of {sizes.min()} to {sizes.max()} bytes, {rows.null_count} of "
+            f"them null, expected one size and no null: the cache was changed while it was read."
+        )
+    return np.frombuffer(values, np.uint8)[offsets[0] : offsets[-1]].reshape(len(rows), -1)
 
 
 def silence_petastorm() -> None:

@@ -15,6 +15,7 @@ from spark_dlobd.data.petastorm_source import read_row_groups
 from spark_dlobd.data.plan import RowRange, ShardPlan
 from spark_dlobd.data.prefetch import read_ahead
 from spark_dlobd.data.storage_schema import STORED_NAMES
+from spark_dlobd.data.window import Columns, Window
 from spark_dlobd.errors import ConfigurationError, TrainingError
 from spark_dlobd.training.job import TensorColumn
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 SHUFFLE_WINDOW_BYTES = 64 * 2**20
 BLOCK_BYTES = 8 * 2**20
 
-Columns = tuple["NDArray[Any]", ...]
-
 
 @dataclass(frozen=True)
 class Block:
@@ -34,7 +33,7 @@ class Block:
     Attributes
     ----------
     features : numpy.ndarray
-        Shape ``(rows, *shape)`` in the stored dtype; may be read-only.
+        Shape ``(rows, *shape)`` in the stored dtype.
     label : numpy.ndarray
         Shape ``(rows, *label_shape)``.
     weight : numpy.ndarray or None
@@ -88,7 +87,8 @@ class ShardReader:
     rows_read : int
         Rows of the last complete pass.
     seconds_reading : float
-        Time the reading thread was busy in the last or current pass.
+        Time the thread that makes blocks was at work, or waited for a row group, in the
+        last or current pass.
     error : BaseException or None
         What ended the last pass early. TensorFlow reports only its text.
 
@@ -199,14 +199,15 @@ class ShardReader:
         steps_left = len(self._local_sizes) - 1
         generator = self._plan.row_generator(epoch, self._rank) if self._plan.shuffle else None
         rest: Columns = ()
-        for window in self._windows(epoch):
-            rows = _joined([rest, window] if rest else [window])
-            if generator is not None:
-                rows = _taken(rows, generator.permutation(len(rows[0])))
-            steps = min(len(rows[0]) // full, steps_left)
-            yield from self._whole_steps(rows, steps, full)
-            steps_left -= steps
-            rest = tuple(column[steps * full :] for column in rows)
+        # Another thread reads the next row groups while the rows of a window are copied.
+        with read_ahead(self._row_groups(epoch)) as row_groups:
+            for pieces in self._windows(row_groups):
+                window = _ordered([rest, *pieces] if rest else pieces, generator)
+                steps = min(len(window) // full, steps_left)
+                yield from self._whole_steps(window, steps, full)
+                steps_left -= steps
+                rest = window.rows(steps * full, len(window))
+                del pieces, window  # their memory serves the next ones
         self._check_tail(epoch, steps_left, len(rest[0]) if rest else 0)
         yield self._block(rest, 1)
 
@@ -218,29 +219,30 @@ class ShardReader:
                 f"the plan says {sum(self._local_sizes)}: the cache was changed while it was read."
             )
 
-    def _whole_steps(self, rows: Columns, steps: int, size: int) -> Iterator[Block]:
+    def _whole_steps(self, window: Window, steps: int, size: int) -> Iterator[Block]:
         stride = max(1, self._block_rows // size)
         for first in range(0, steps, stride):
             count = min(stride, steps - first)
-            begin = first * size
-            yield self._block(tuple(column[begin : begin + count * size] for column in rows), count)
+            yield self._block(window.rows(first * size, (first + count) * size), count)
 
-    def _windows(self, epoch: int) -> Iterator[Columns]:
+    def _windows(self, row_groups: Iterator[Columns]) -> Iterator[list[Columns]]:
         """Neighbouring row groups of at least the window's rows, undecoded."""
         pending: list[Columns] = []
-        for piece in self._pieces(epoch):
-            pending.append(piece)
-            if sum(len(columns[0]) for columns in pending) >= self._window_rows:
-                yield _joined(pending)
+        for columns in row_groups:
+            pending.append(columns)
+            if sum(len(piece[0]) for piece in pending) >= self._window_rows:
+                yield pending
                 pending = []
         if pending:
-            yield _joined(pending)
+            yield pending
 
-    def _pieces(self, epoch: int) -> Iterator[Columns]:
+    def _row_groups(self, epoch: int) -> Iterator[Columns]:
         ranges: Sequence[RowRange] = self._plan.ranges(epoch, self._rank)
         groups = [self._groups[piece.group] for piece in ranges]
         names = STORED_NAMES[: len(self._columns)]
         for piece, columns in zip(ranges, read_row_groups(groups, names), strict=True):
+            for name, column in zip(names, self._columns, strict=True):
+                _check_width(name, columns[name], column)
             yield tuple(columns[name][piece.start : piece.stop] for name in names)
 
     def _block(self, rows: Columns, steps: int) -> Block:
@@ -250,21 +252,24 @@ class ShardReader:
         return Block(arrays[0], arrays[1], arrays[2] if len(arrays) > 2 else None, steps)
 
 
-def _joined(parts: list[Columns]) -> Columns:
-    if len(parts) == 1:
-        return parts[0]
-    return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
+def _ordered(pieces: list[Columns], generator: np.random.Generator | None) -> Window:
+    rows = sum(len(columns[0]) for columns in pieces)
+    return Window(pieces, np.arange(rows) if generator is None else generator.permutation(rows))
 
 
-def _taken(rows: Columns, order: NDArray[np.int64]) -> Columns:
-    return tuple(column[order] for column in rows)
+def _check_width(name: str, stored: NDArray[Any], column: TensorColumn) -> None:
+    wanted = column.size * np.dtype(column.dtype).itemsize
+    if stored.ndim == 2 and stored.shape[1] != wanted:
+        raise TrainingError(
+            f"The cache has {name} of {stored.shape[1]} bytes a row, expected {wanted} for "
+            f"{column.dtype} of shape {column.shape}: it was changed while it was read."
+        )
 
 
 def _decoded(stored: NDArray[Any], column: TensorColumn) -> NDArray[Any]:
-    """Tensors ``(rows, *shape)`` of a stored column; binary ones in a single copy."""
+    """Tensors ``(rows, *shape)`` of a stored column; bytes are seen as numbers where they are."""
     shape = (len(stored), *column.shape)
-    if stored.dtype != object:
+    if stored.ndim == 1:
         return stored.astype(column.dtype, copy=False).reshape(shape)
     little = np.dtype(column.dtype).newbyteorder("<")
-    flat = np.frombuffer(b"".join(stored.tolist()), dtype=little)
-    return flat.astype(column.dtype, copy=False).reshape(shape)
+    return stored.view(little).astype(column.dtype, copy=False).reshape(shape)

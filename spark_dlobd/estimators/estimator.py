@@ -62,7 +62,8 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
     numTrainWorkers : int, default 1
         Workers that train together; each takes a slot.
     backend : str or config object, default "auto"
-        ``"auto"``, ``"local"``, ``"horovod"``, ``"shuffle"``, or a config such as
+        ``"auto"``, ``"local"``, ``"horovod"``, ``"parameter_server"``,
+        ``"shuffle"``, or a config such as
         ``HorovodConfig(controller="mpi")``. ``"auto"`` is ``"local"`` for one worker; for
         several ``"horovod"`` where it is installed, else ``"shuffle"``.
     callbacks : sequence of keras.callbacks.Callback, optional

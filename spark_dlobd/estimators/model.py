@@ -158,6 +158,10 @@ class DLModel(
             - ``materialized_bytes``, ``data_url``: the files that were trained on;
             - ``weights_hash``: of the trained weights, equal on all ranks;
             - ``rank_seconds``: of rank 0 until it was ready, had joined and was done (horovod);
+            - ``servers``, ``steps_per_call``: of parameter servers; ``rows_by_worker``,
+              ``calls_by_worker``, ``worker_seconds``: what each worker did;
+              ``staleness``: mean and maximum number of updates between reading the weights
+              and applying the gradient; ``worker_restarts``: workers started again;
             - ``system``: versions and hardware, ``warnings``: what the driver warned of;
             - ``mlflow_run_id``, ``mlflow_model_id``: where MLflow has the fit, if it does.
         """

@@ -38,7 +38,19 @@ class LoopEvents(Protocol):
 
 
 class NonFiniteLoss(Exception):
-    """The loss of this rank became NaN or infinite."""
+    """The loss of this rank became NaN or infinite.
+
+    Parameters
+    ----------
+    message : str
+        What happened.
+    where : dict, optional
+        Rank and host, where another process computed the loss.
+    """
+
+    def __init__(self, message: str, where: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.where = where or {}
 
     @classmethod
     def at(cls, loss: float, epoch: int, step: int) -> NonFiniteLoss:

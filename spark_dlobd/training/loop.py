@@ -6,7 +6,7 @@ Imported late: it imports TensorFlow.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,18 +80,30 @@ class RankData:
 
 def _weigh(dataset: Any, class_weight: dict[int, float] | None) -> Any:
     """Multiply sample weights by the weight of the label's class."""
+    weigh = class_weigher(class_weight)
+    # autograph would leave its file behind where a process is killed
+    return (
+        dataset if weigh is None else dataset.map(tf.autograph.experimental.do_not_convert(weigh))
+    )
+
+
+def class_weigher(class_weight: dict[int, float] | None) -> Callable[..., Any] | None:
+    """Function of a batch that multiplies sample weights by those of the classes."""
     if not class_weight:
-        return dataset
-    table = tf.constant([class_weight.get(k, 1.0) for k in range(max(class_weight) + 1)])
+        return None
+    values = [class_weight.get(k, 1.0) for k in range(max(class_weight) + 1)]
 
     def weigh(x: Any, y: Any, weight: Any = None) -> tuple[Any, Any, Any]:
+        table = tf.constant(values)
         one_hot = y.shape.rank == 2 and y.shape[1] != 1
         index = tf.argmax(y, -1) if one_hot else tf.reshape(y, [-1])
         index = tf.cast(index, tf.int32)
-        known = tf.where(index < len(table), tf.gather(table, tf.minimum(index, len(table) - 1)), 1)
+        known = tf.where(
+            index < len(values), tf.gather(table, tf.minimum(index, len(values) - 1)), 1
+        )
         return x, y, known if weight is None else known * weight
 
-    return dataset.map(weigh)
+    return weigh
 
 
 def plans(job: TrainJob, data: DatasetRef, world_size: int) -> tuple[ShardPlan, ShardPlan | None]:

@@ -1,4 +1,4 @@
-"""Program that fits for minutes and is interrupted by its test: ``CONTROLLER SIGN_FILE``."""
+"""Program that fits for minutes and is interrupted by its test: ``BACKEND SIGN_FILE``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ def main() -> None:
     import keras
     from pyspark.sql import SparkSession
 
-    from spark_dlobd import DLEstimator, HorovodConfig
+    from spark_dlobd import DLEstimator, HorovodConfig, ParameterServerConfig
     from tests.cluster import faults
 
     cloudpickle.register_pickle_by_value(faults)
-    controller, sign = sys.argv[1], sys.argv[2]
+    name, sign = sys.argv[1], sys.argv[2]
+    backends = {
+        "gloo": HorovodConfig(controller="gloo"),
+        "mpi": HorovodConfig(controller="mpi"),
+        "parameter_server": ParameterServerConfig(),
+    }
     spark = (
         SparkSession.builder.master("local[2]")
         .config("spark.ui.enabled", "false")
@@ -32,7 +37,7 @@ def main() -> None:
         featuresCol="x",
         labelCol="y",
         loss="sparse_categorical_crossentropy",
-        backend=HorovodConfig(controller=controller),  # type: ignore[arg-type]
+        backend=backends[name],
         numTrainWorkers=2,
         epochs=500,
         callbacks=[faults.Touch(sign)],

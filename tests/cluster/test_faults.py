@@ -131,7 +131,7 @@ def test_cancelled_job_group(
     assert "cancelled" in str(outcome[0])
 
 
-@pytest.mark.parametrize("controller", CONTROLLERS)
+@pytest.mark.parametrize("controller", [*CONTROLLERS, "parameter_server"])
 def test_ctrl_c(tmp_path: Path, controller: str) -> None:
     sign = tmp_path / "training"
     program = [sys.executable, "-m", "tests.cluster.interrupted_fit", controller, str(sign)]

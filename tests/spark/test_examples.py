@@ -125,6 +125,13 @@ def test_mnist_that_is_not_there_is_said_in_one_message(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_wide_and_deep(tmp_path: Path) -> None:
+    said = run(tmp_path, "wide_and_deep.py")
+    assert "2 workers, 2 servers, tables of 1,000,000 rows" in said
+    assert number(r"([\d,]+) rows/s", said) > 0
+    assert number(r"area under ROC ([\d.]+)", said) >= 0.8
+
+
 def test_cross_validation(tmp_path: Path) -> None:
     said = run(tmp_path, "cross_validation.py").splitlines()
     assert said[0].split() == ["learningRate", "batchSize", "area", "under", "ROC"]

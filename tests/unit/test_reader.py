@@ -90,6 +90,56 @@ def test_files_are_read_in_the_order_of_the_plan(tmp_path):
     assert [read[i] // 5 for i in range(0, 60, 5)] == order
 
 
+def expected_order(plan: ShardPlan, epoch: int, rank: int, window_rows: int) -> list[int]:
+    """The documented order, with plain arrays: windows of whole pieces, each shuffled."""
+    starts = np.cumsum([0, *plan.row_counts])
+    generator = plan.row_generator(epoch, rank)
+    full = plan.local_batch_sizes(rank)[0]
+    steps_left = plan.steps_per_epoch - 1
+    order: list[int] = []
+    pending: list[int] = []
+    fresh = 0
+    ranges = plan.ranges(epoch, rank)
+    for index, (group, start, stop) in enumerate(ranges):
+        pending += range(starts[group] + start, starts[group] + stop)
+        fresh += stop - start
+        if fresh < window_rows and index < len(ranges) - 1:
+            continue
+        rows = np.array(pending)[generator.permutation(len(pending))].tolist()
+        steps = min(len(rows) // full, steps_left)
+        order += rows[: steps * full]
+        pending = rows[steps * full :]
+        steps_left -= steps
+        fresh = 0
+    return order + pending
+
+
+@pytest.mark.parametrize("block_bytes", [1, 200, 10_000])
+@pytest.mark.parametrize("window_rows", [1, 10, 25, 1000])
+@pytest.mark.parametrize("world", [1, 3])
+def test_order_is_that_of_a_shuffle_with_plain_arrays(tmp_path, world, window_rows, block_bytes):
+    data = write(tmp_path, (10, 7, 13, 1, 9, 12), weight=True)
+    plan = ShardPlan.of(data.train, world, batch_size=6, seed=5)
+    row_bytes = 24 + 4 + 4
+    for rank in range(world):
+        reader = ShardReader(
+            data,
+            "train",
+            plan,
+            rank,
+            window_bytes=window_rows * row_bytes,
+            block_bytes=block_bytes,
+        )
+        for epoch in (0, 3):
+            reader.epoch = epoch
+            read = []
+            for block in reader.blocks():
+                assert (block.features == block.label[:, None, None]).all()
+                assert (block.weight == block.label / 2).all()
+                read += block.label.tolist()
+            assert read == expected_order(plan, epoch, rank, window_rows)
+
+
 def test_blocks_hold_whole_steps_and_the_last_step_is_its_own(tmp_path):
     data = write(tmp_path, (20, 11))
     plan = ShardPlan.of(data.train, 2, batch_size=6, seed=0)
@@ -187,10 +237,80 @@ def test_a_pass_given_up_leaves_no_thread(tmp_path):
     assert reader.rows_read == 0 and reader.error is None
 
 
+def test_an_error_between_reading_and_handing_over_leaves_no_thread(tmp_path):
+    data = write(tmp_path, (8,) * 6)
+    plan = ShardPlan.of(data.train, 1, batch_size=4, seed=0)
+    reader = ShardReader(data, "train", plan, 0, window_bytes=1, block_bytes=1)
+
+    def fail(rows, steps):
+        raise MemoryError("no room for a block")
+
+    reader._block = fail
+    with pytest.raises(MemoryError, match="no room"):
+        list(reader.blocks())
+    assert isinstance(reader.error, MemoryError)
+    assert not any(thread.name == "dlobd-reader" for thread in threading.enumerate())
+
+
 def test_petastorm_still_has_the_limit_that_is_lifted():
     from petastorm.workers_pool.ventilator import ConcurrentVentilator
 
     assert ConcurrentVentilator(print, [{}, {}])._max_ventilation_queue_size == 2
+
+
+def test_petastorm_still_takes_its_results_from_where_tables_are_taken(tmp_path):
+    from petastorm.reader import Reader
+    from petastorm.workers_pool.dummy_pool import DummyPool
+
+    from spark_dlobd.data.petastorm_source import _ArrowResults, _opened
+
+    data = write(tmp_path, (4,))
+    with _opened([data.train[0].url], ["features", "label"]) as reader:
+        assert isinstance(reader, Reader) and isinstance(reader._workers_pool, DummyPool)
+        assert isinstance(reader._results_queue_reader, _ArrowResults)
+        table = next(reader)
+        assert type(table) is pa.Table
+        assert table.column("label").to_pylist() == [0, 1, 2, 3]
+        with pytest.raises(StopIteration):
+            next(reader)
+        assert reader.last_row_consumed
+
+
+def replace_features(data: DatasetRef, values: list[bytes | None]) -> None:
+    path = data.train[0].url.removeprefix("file://")
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(0, "features", pa.array(values, pa.binary())), path)
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ([bytes(24), bytes(20), bytes(24)], "tensors of 20 to 24 bytes, 0 of them null"),
+        ([bytes(24), None, bytes(24)], "tensors of 0 to 24 bytes, 1 of them null"),
+        ([bytes(20)] * 3, r"features of 20 bytes a row, expected 24 for float32 of shape \(2, 3\)"),
+    ],
+)
+def test_tensors_of_another_size_are_an_error(tmp_path, values, found):
+    data = write(tmp_path, (3,))
+    replace_features(data, values)
+    plan = ShardPlan.of(data.train, 1, batch_size=2, seed=0)
+    with pytest.raises(TrainingError, match=found):
+        list(ShardReader(data, "train", plan, 0).blocks())
+
+
+def test_blocks_lie_where_tensorflow_takes_them_without_a_copy(tmp_path):
+    data = write(tmp_path, (50, 50), weight=True)
+    plan = ShardPlan.of(data.train, 1, batch_size=7, seed=0)
+    for block in ShardReader(data, "train", plan, 0, block_bytes=500).blocks():
+        assert all(array.ctypes.data % 64 == 0 for array in block.arrays)
+
+
+def test_a_block_is_not_overwritten_by_later_ones(tmp_path):
+    data = write(tmp_path, (50, 50))
+    plan = ShardPlan.of(data.train, 1, batch_size=7, seed=0)
+    blocks = list(ShardReader(data, "train", plan, 0, window_bytes=1, block_bytes=1).blocks())
+    assert sorted(i for block in blocks for i in block.label.tolist()) == list(range(100))
+    assert all((block.features == block.label[:, None, None]).all() for block in blocks)
 
 
 def test_read_ahead_raises_what_the_source_raised():

@@ -72,7 +72,7 @@ class Exchange:
             self._context._jsc.setCallSite(name)
             stage = self._jvm.PythonRDD(current.rdd(), function, False, False)
             if index == len(described) - 1:
-                return Chain(self._context, stage.asJavaRDD(), shuffles)
+                return Chain(self._context, name, stage, shuffles)
             pairs = self._jvm.PairwiseRDD(stage).asJavaPairRDD().partitionBy(partitioner)
             shuffles.append(pairs)
             # Spark asks the first side of a zip where its tasks should run
@@ -87,19 +87,23 @@ class Exchange:
 class Chain:
     """One Spark job."""
 
-    def __init__(self, context: SparkContext, last: Any, shuffles: list[Any]) -> None:
+    def __init__(self, context: SparkContext, name: str, last: Any, shuffles: list[Any]) -> None:
         self._context = context
+        self._name = name
         self._last = last
         self._shuffles = shuffles
 
     def collect(self) -> list[bytes]:
         """Run the job; one record per yield of the last stage."""
-        from pyspark.core.rdd import RDD
         from pyspark.serializers import NoOpSerializer
+        from pyspark.util import _load_from_socket
 
+        # as RDD.collect does, which would call the stage "collect at ..."
+        self._context._jsc.setCallSite(self._name)
+        jvm: Any = self._context._jvm
+        served = jvm.PythonRDD.collectAndServe(self._last)
         raw = NoOpSerializer()  # type: ignore[no-untyped-call]
-        records: list[bytes] = RDD(self._last, self._context, raw).collect()
-        return records
+        return list(_load_from_socket(served, raw))
 
     def remove_shuffles(self) -> None:
         """Delete the shuffle files now; Spark itself would wait for a garbage collection."""

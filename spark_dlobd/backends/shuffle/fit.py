@@ -338,6 +338,7 @@ class ShuffleFit:
                 "cut": "between workers' weights" if rule is None else rule.reason,
                 "synchronizations": self._timers.synchronizations,
                 "phase_seconds": self._timers.report(),
+                "last_job": self._timers.last_job,
                 "slice_state": self._state,
                 "restarts": self._restarts,
             },

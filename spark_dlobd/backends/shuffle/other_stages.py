@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from spark_dlobd.backends.shuffle.gradient_stage import read_start, travelled
 from spark_dlobd.backends.shuffle.messages import Message, numbered, pack
-from spark_dlobd.backends.shuffle.records import failure
+from spark_dlobd.backends.shuffle.records import failure, received
 from spark_dlobd.backends.shuffle.slice_store import SliceStore
 from spark_dlobd.backends.shuffle.task import ShuffleTask
 from spark_dlobd.backends.shuffle.worker import forget, tools_of
@@ -16,8 +16,7 @@ def validation_stage(
     task: ShuffleTask, partition: int, records: Iterable[bytes]
 ) -> Iterator[bytes]:
     """Evaluate the rows of one rank at the task's checkpoint; the state of its metrics out."""
-    for _ in records:
-        pass
+    received(records)
     tools = tools_of(task)
     vector, worker = read_start(task, partition)
     try:
@@ -32,8 +31,7 @@ def validation_stage(
 
 def release_stage(run_id: str, partition: int, records: Iterable[bytes]) -> Iterator[bytes]:
     """Let go of what this process and its host keep of a fit."""
-    for _ in records:
-        pass
+    received(records)
     forget(run_id)
     SliceStore(run_id).remove()
     yield from ()

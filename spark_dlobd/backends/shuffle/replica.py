@@ -75,6 +75,7 @@ class Replica:
         self._build()
         self.layout = self._learn_layout() if layout is None else layout
         self._step = self._traced_step()
+        self._assign = self._traced_assign()
         self._feeds: dict[int, _Feed] = {}
         self._holds: tuple[Any, ...] | None = None
 
@@ -172,11 +173,19 @@ class Replica:
 
     def set_vector(self, flat: NDArray[np.float32]) -> None:
         """Assign the flat vector to its variables."""
-        position = 0
-        for variable in self.vector:
-            size = int(np.prod(variable.shape, dtype=np.int64))
-            variable.assign(flat[position : position + size].reshape(variable.shape))
-            position += size
+        self._assign(tf.convert_to_tensor(flat))
+
+    def _traced_assign(self) -> Any:
+        vector = self.vector
+        sizes = [int(np.prod(v.shape, dtype=np.int64)) for v in vector]
+
+        def assign(flat: Any) -> None:
+            for variable, part in zip(vector, tf.split(flat, sizes), strict=True):
+                variable.assign(tf.reshape(part, variable.shape))
+
+        return tf.function(
+            assign, autograph=False, input_signature=[tf.TensorSpec([sum(sizes)], tf.float32)]
+        )
 
     def get_vector(self) -> NDArray[np.float32]:
         """Read the flat vector."""
@@ -196,7 +205,7 @@ class Replica:
     def carry(self, key: tuple[Any, ...]) -> list[NDArray[Any]]:
         """Read what the worker has to carry; `key` names that state."""
         self._holds = key
-        return [np.asarray(variable) for variable in self.carried]
+        return [variable.value.numpy() for variable in self.carried]
 
     def step(self, rank: int, epoch: int, step: int) -> tuple[dict[str, float], Any]:
         """One step on the rows of `rank`.

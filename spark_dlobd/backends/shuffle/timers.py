@@ -26,6 +26,7 @@ class Timers:
     def __init__(self) -> None:
         self._slowest: dict[tuple[str, int, int], float] = {}
         self._done = dict.fromkeys(PHASES, 0.0)
+        self.last_job: dict[str, float] = {}
         self.synchronizations = 0
 
     def take(self, event: dict[str, Any]) -> None:
@@ -36,10 +37,13 @@ class Timers:
 
     def end_job(self, seconds: float, synchronizations: int) -> None:
         """Close a job that took `seconds`."""
+        phases = dict.fromkeys(PHASES, 0.0)
         for (phase, _, _), slowest in self._slowest.items():
-            self._done[phase] += slowest
-            seconds -= slowest
-        self._done["scheduling"] += max(seconds, 0.0)
+            phases[phase] += slowest
+        phases["scheduling"] = max(seconds - sum(phases.values()), 0.0)
+        for phase, value in phases.items():
+            self._done[phase] += value
+        self.last_job = {phase: round(value, 6) for phase, value in phases.items()}
         self.synchronizations += synchronizations
         self._slowest.clear()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from spark_dlobd.backends.shuffle.task import ShuffleTask
 from spark_dlobd.data.dataset import DatasetRef
-from spark_dlobd.python_worker import keep_memory, limit_tensorflow_threads, speed_up_worker
+from spark_dlobd.python_worker import keep_memory, limit_tensorflow_threads
 from spark_dlobd.training.job import TrainJob
 
 if TYPE_CHECKING:
@@ -112,7 +112,6 @@ class Tools:
 
 def tools_of(task: ShuffleTask) -> Tools:
     """Model and optimizers of a task's fit; a process keeps those of two fits."""
-    speed_up_worker()
     known = _tools.get(task.run_id)
     if known is None:
         import cloudpickle

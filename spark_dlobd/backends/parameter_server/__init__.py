@@ -1,0 +1,1 @@
+"""Asynchronous training through TensorFlow's parameter servers inside Spark tasks."""

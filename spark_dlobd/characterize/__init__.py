@@ -1,0 +1,1 @@
+"""The DLoBD characterization: the same model over backends, transports, workers and networks."""
