@@ -67,7 +67,8 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
         ``HorovodConfig(controller="mpi")``. ``"auto"`` is ``"local"`` for one worker; for
         several ``"horovod"`` where it is installed, else ``"shuffle"``.
     callbacks : sequence of keras.callbacks.Callback, optional
-        Each rank gets copies; their decisions are made on metrics of all ranks.
+        Each rank gets copies; their decisions are made on metrics of all ranks. With
+        ``"shuffle"`` they run on the driver.
         Not persisted with the estimator.
     shuffle : bool, default True
         New order of rows every epoch.
