@@ -1,9 +1,10 @@
-"""Program that fits for minutes and is interrupted by its test: ``CONTROLLER SIGN_FILE``."""
+"""Program that fits for minutes and is interrupted by its test: ``WAY SIGN_FILE``."""
 
 from __future__ import annotations
 
 import signal
 import sys
+from typing import Any
 
 
 def main() -> None:
@@ -13,11 +14,12 @@ def main() -> None:
     import keras
     from pyspark.sql import SparkSession
 
-    from spark_dlobd import DLEstimator, HorovodConfig
+    from spark_dlobd import DLEstimator, HorovodConfig, ShuffleConfig
     from tests.cluster import faults
 
     cloudpickle.register_pickle_by_value(faults)
-    controller, sign = sys.argv[1], sys.argv[2]
+    way, sign = sys.argv[1], sys.argv[2]
+    backend: Any = ShuffleConfig() if way == "shuffle" else HorovodConfig(controller=way)
     spark = (
         SparkSession.builder.master("local[2]")
         .config("spark.ui.enabled", "false")
@@ -32,7 +34,7 @@ def main() -> None:
         featuresCol="x",
         labelCol="y",
         loss="sparse_categorical_crossentropy",
-        backend=HorovodConfig(controller=controller),  # type: ignore[arg-type]
+        backend=backend,
         numTrainWorkers=2,
         epochs=500,
         callbacks=[faults.Touch(sign)],

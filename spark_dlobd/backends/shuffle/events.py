@@ -51,3 +51,8 @@ class EventStream:
         except queue.Empty:
             return None
         return event
+
+    def clear(self) -> None:
+        """Forget what has not been heard."""
+        while not self._arrived.empty():
+            self._arrived.get()

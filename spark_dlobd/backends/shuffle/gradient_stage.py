@@ -33,7 +33,7 @@ from spark_dlobd.backends.shuffle.worker import Tools, tools_of
 
 
 def warm_up_stage(task: ShuffleTask, partition: int, records: Iterable[Any]) -> Iterator[bytes]:
-    """Build the model; an empty record for every partition."""
+    """Build the model."""
     clock = Clock()
     for _ in records:
         pass
@@ -45,8 +45,7 @@ def warm_up_stage(task: ShuffleTask, partition: int, records: Iterable[Any]) -> 
         failure(task, error, partition, "build model")
     clock.lap("build")
     tell(task, {"kind": "ready", "rank": partition, "seconds": clock.laps})
-    for _ in range(task.world_size):
-        yield b""
+    yield from ()
 
 
 def gradient_stage(task: ShuffleTask, partition: int, records: Iterable[bytes]) -> Iterator[bytes]:
@@ -63,13 +62,13 @@ def gradient_stage(task: ShuffleTask, partition: int, records: Iterable[bytes]) 
     clock.lap("get_weights")
     try:
         values, logs, variables = _compute(task, tools, partition, step, vector, worker)
+        clock.lap("compute")
+        parts, residual = _encoded(task, tools, values, worker.residual)
     except Exception as error:
         phase = f"train epoch {task.epoch} step {step}"
         yield from to_all(task, failure(task, error, partition, phase))
         return
-    clock.lap("compute")
     header = {"kind": "gradient", "source": partition, "step": step}
-    parts, residual = _encoded(task, tools, values, worker.residual)
     carried = WorkerState(variables, residual).arrays()
     if owned is not None:
         carried |= owned.arrays()

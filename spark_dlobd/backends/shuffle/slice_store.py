@@ -42,9 +42,10 @@ class SliceStore:
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
         temporary.write_bytes(pack(state))
         temporary.replace(path)
-        kept = {path.name, self._path(index, epoch, step - 1).name}
+        oldest = self._path(index, epoch, step - 1).name
         for other in self._folder.glob(f"{index:05d}-*"):
-            if other.name not in kept:
+            # a newer one is that of a task that has overtaken this one
+            if other.name < oldest:
                 other.unlink(missing_ok=True)
 
     def read(self, index: int, epoch: int, step: int) -> Message | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spark_dlobd.backends.shuffle.checkpoint import CheckpointStore
 from spark_dlobd.backends.shuffle.messages import Message, numbered, pack
@@ -45,7 +46,9 @@ def norm_stage(task: ShuffleTask, partition: int, records: Iterable[bytes]) -> I
     step = own.header["step"]
     try:
         squares = _optimizer(task, tools_of(task), step, own).sum_of_squares(mean)
-    except StateLostError as error:
+    except OSError:
+        raise  # Spark tries again
+    except Exception as error:
         yield from to_all(task, failure(task, error, partition, _phase(task, step)))
         return
     header = {"kind": "norm", "source": partition, "step": step, "sum_of_squares": squares}
@@ -67,21 +70,24 @@ def update_stage(
         step = own.header["step"]
         mean = own.arrays["mean"] if task.clipnorm is not None else _mean(task, messages)
         clock.lap("aggregate")
+        following = min(step + task.sync_every, task.last_step)
         try:
             owned = _apply(task, tools_of(task), step, messages, own, mean)
-        except StateLostError as error:
+            clock.lap("update")
+            values = None if final else np.frombuffer(encode(owned.weights, task.wire), np.uint8)
+        except OSError:
+            raise  # Spark tries again
+        except Exception as error:
             failed = failure(task, error, partition, _phase(task, step))
     if failed is not None:
         yield from [pack(failed)] if final else to_all(task, failed)
         return
-    clock.lap("update")
-    following = min(step + task.sync_every, task.last_step)
-    if final:
+    if values is None:
         yield pack(_leave_checkpoint(task, partition, owned, WorkerState.of(own)))
     else:
         _keep(task, partition, following, owned)
         clock.lap("keep_state")
-        yield from _send_weights(task, partition, following, owned, WorkerState.of(own))
+        yield from _send_weights(task, partition, following, values, owned, WorkerState.of(own))
     clock.lap("put_weights")
     told = {"epoch": task.epoch, "step": step, "seconds": clock.laps}
     tell(task, {"kind": "update", "rank": partition, **told})
@@ -125,12 +131,13 @@ def _slice_state(task: ShuffleTask, step: int, own: Message) -> SliceState:
         message: Message | None = own
     else:
         message = SliceStore(task.run_id).read(index, task.epoch, step)
-    found = None if message is None else SliceState.of(message)
-    if found is None:
+    if message is None:
         raise StateLostError(
-            f"slice {index} as it was before step {step} of epoch {task.epoch} is not on this "
-            "host: its executor was lost, or Spark moved the task"
+            f"Slice {index} as it was before step {step} of epoch {task.epoch} is not on this "
+            "host: its executor was lost, or Spark moved the task."
         )
+    found = SliceState.of(message)
+    assert found is not None
     return found
 
 
@@ -162,10 +169,14 @@ def _keep(task: ShuffleTask, index: int, step: int, owned: SliceState) -> None:
 
 
 def _send_weights(
-    task: ShuffleTask, partition: int, step: int, owned: SliceState, worker: WorkerState
+    task: ShuffleTask,
+    partition: int,
+    step: int,
+    values: NDArray[np.uint8],
+    owned: SliceState,
+    worker: WorkerState,
 ) -> Iterator[bytes]:
     header = {"kind": "weights", "source": partition, "step": step}
-    values = np.frombuffer(encode(owned.weights, task.wire), np.uint8)
     for target in range(task.world_size):
         arrays = {"values": values}
         if target == partition:
