@@ -99,6 +99,11 @@ def curves(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def plain(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
+    """One fit."""
+    return told(estimator(shuffle(settings), settings).fit(rows(spark, 203)))
+
+
 def disturbed(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
     """The same fit with and without a fault."""
     df = rows(spark, 203)
@@ -184,6 +189,7 @@ def failing(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
 
 SCENARIOS = {
     "curves": curves,
+    "plain": plain,
     "disturbed": disturbed,
     "tuning": tuning,
     "disk_use": disk_use,

@@ -214,12 +214,26 @@ def test_full_disk(tmp_path: Path, small_disk: Path, state: str) -> None:
 def test_spark_ui_says_run_epoch_and_steps(tmp_path: Path) -> None:
     config = {"iterations_per_job": 5}
     with events(tmp_path) as (logged, found):
-        result = run(tmp_path / "run", "curves", master="local[2]", conf=logged, config=config)
-    assert_same_curves(result)
-    jobs = [e for e in found if e["Event"] == "SparkListenerJobStart"]
-    texts = [job["Properties"].get("spark.job.description", "") for job in jobs]
-    print(texts)
-    stages = [
-        e["Stage Info"]["Stage Name"] for e in found if e["Event"] == "SparkListenerStageCompleted"
+        run(tmp_path / "run", "plain", master="local[2]", conf=logged, config=config)
+    ours: dict[str, list[int]] = {}
+    for job in (event for event in found if event["Event"] == "SparkListenerJobStart"):
+        text = job["Properties"].get("spark.job.description") or ""
+        if text.startswith("spark-dlobd "):
+            ours[text] = job["Stage IDs"]
+    runs = {text.partition(":")[0] for text in ours}
+    assert len(runs) == 1
+    # 203 rows, 24 in a step: 9 steps an epoch
+    assert [text.partition(": ")[2] for text in ours] == [
+        "start workers",
+        "epoch 1 of 2, steps 0 to 4",
+        "epoch 1 of 2, steps 5 to 8",
+        "epoch 2 of 2, steps 0 to 4",
+        "epoch 2 of 2, steps 5 to 8",
+        "release workers",
     ]
-    print(stages)
+    stages = [event for event in found if event["Event"] == "SparkListenerStageCompleted"]
+    names = {e["Stage Info"]["Stage ID"]: e["Stage Info"]["Stage Name"] for e in stages}
+    second = next(ids for text, ids in ours.items() if "epoch 1 of 2, steps 5 to 8" in text)
+    assert [names[number] for number in sorted(second)] == [
+        f"{what} of step {step}" for step in range(5, 9) for what in ("gradients", "update")
+    ]

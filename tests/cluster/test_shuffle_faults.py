@@ -74,7 +74,9 @@ def estimator(layer: Fault | None = None, update: Fault | None = None, **params:
             keras.layers.Dense(2, "softmax"),
         ]
     )
-    optimizer = shuffle_faults.FaultyAdam(None if update is None else update.config)
+    optimizer = shuffle_faults.FaultyAdam(
+        None if update is None else update.config, global_clipnorm=params.pop("clipnorm", None)
+    )
     config = ShuffleConfig(**{"iterations_per_job": 5, **params.pop("config", {})})
     settings: dict[str, Any] = {
         "model": model,
@@ -149,6 +151,25 @@ def test_recovers_exactly(
     assert happened(file) == 1
     assert model.report["repeats_for_lost_state"] <= (state == "host")
     assert_same(model, undisturbed(state))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"config": {"sync_every": 2}},
+        {"config": {"wire": "bf16", "error_feedback": True}},
+        {"clipnorm": 0.1},
+    ],
+    ids=["local steps", "error feedback", "global clipnorm"],
+)
+def test_recovers_exactly_with(rows: DataFrame, tmp_path: Path, options: dict[str, Any]) -> None:
+    file = tmp_path / "happened"
+    # with two local steps, stages begin at even ones
+    fault = Fault("lose_shuffle_files", rank=1, step=8, file=str(file))
+    reference = estimator(**options).fit(rows)
+    model = estimator(layer=fault, **options).fit(rows)
+    assert happened(file) == 1
+    assert_same(model, reference)
 
 
 def test_slices_lost_with_their_files(

@@ -45,6 +45,7 @@ class Exchange:
 
     def place(self) -> None:
         """Run the first stage."""
+        self._context._jsc.setCallSite("build model")
         self._context.setLocalProperty(_PLACING, "true")
         try:
             self._places.count()
@@ -78,7 +79,7 @@ class Exchange:
             self._context._jsc.setCallSite(name)
             stage = self._jvm.PythonRDD(current.rdd(), function, False, False)
             if index == len(described) - 1:
-                return Chain(self._context, stage.asJavaRDD(), shuffles)
+                return Chain(self._context, name, stage.asJavaRDD(), shuffles)
             pairs = self._jvm.PairwiseRDD(stage).asJavaPairRDD().partitionBy(partitioner)
             shuffles.append(pairs)
             # Spark asks the first side of a zip where its tasks should run
@@ -93,19 +94,22 @@ class Exchange:
 class Chain:
     """One Spark job."""
 
-    def __init__(self, context: SparkContext, last: Any, shuffles: list[Any]) -> None:
+    def __init__(self, context: SparkContext, name: str, last: Any, shuffles: list[Any]) -> None:
         self._context = context
+        self._name = name
         self._last = last
         self._shuffles = shuffles
 
     def collect(self) -> list[bytes]:
         """Run the job; one record per yield of the last stage."""
-        from pyspark.core.rdd import RDD
         from pyspark.serializers import NoOpSerializer
+        from pyspark.util import _load_from_socket
 
         raw = NoOpSerializer()  # type: ignore[no-untyped-call]
-        records: list[bytes] = RDD(self._last, self._context, raw).collect()
-        return records
+        jvm: Any = self._context._jvm
+        # as in RDD.collect, which would name the last stage after this line of code
+        self._context._jsc.setCallSite(self._name)
+        return list(_load_from_socket(jvm.PythonRDD.collectAndServe(self._last.rdd()), raw))
 
     def remove_shuffles(self) -> None:
         """Delete the shuffle files now; Spark itself would wait for a garbage collection."""

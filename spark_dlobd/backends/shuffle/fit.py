@@ -294,7 +294,11 @@ class ShuffleFit:
         """Go on from `start` and delete the checkpoints that nothing needs any more."""
         old, self._start_point = self._start_point, start
         for where in old.positions - start.positions:
-            self._store.remove(*where)
+            try:
+                self._store.remove(*where)
+            except OSError as error:
+                # a copy of a task may be writing until Spark has ended it
+                self._reporter.warn(f"{error}: this checkpoint goes when the fit ends.")
 
     def _take_changed_weights(self, where: tuple[int, int]) -> None:
         if self._master.write_changed_weights(self._store, where):
