@@ -13,7 +13,7 @@ from spark_dlobd.errors import TrainingError, WorkerError, WorkerLostError
 _KEPT_LINES = 40
 _LOST_TASK = re.compile(r"Lost task (\d+)\.\d+ in stage \S+ \(TID \d+\) \((\S+) executor \S+\)")
 _MISSING = re.compile(r"ModuleNotFoundError: (No module named '[^']+')")
-_OF_THE_HOST = ("OSError", "IOError", "FileNotFoundError", "ConnectionError", "EOFError")
+_OF_THE_HOST = re.compile(r"\[Errno \d+\]|(OS|IO|EOF|Timeout|Connection)Error:")
 
 
 class JobLostError(TrainingError):
@@ -71,7 +71,7 @@ def explained(error: BaseException) -> TrainingError:
         )
     reason = _reason(text)
     if reason is None and "PythonException" in text:
-        if not any(name in text for name in _OF_THE_HOST):
+        if not _OF_THE_HOST.search(text):
             return TrainingError(f"A task failed unexpectedly.{spark_says}")
         reason = "A worker could not read or write a file, or a connection broke."
     found = _LOST_TASK.search(text)
