@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import cloudpickle
 import pytest
 
-from tests.cluster import faults
+from tests.cluster import faults, shuffle_faults
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 # Executors cannot import the tests.
 cloudpickle.register_pickle_by_value(faults)
+cloudpickle.register_pickle_by_value(shuffle_faults)
 
 
 @pytest.fixture(scope="package")

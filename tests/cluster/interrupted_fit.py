@@ -13,7 +13,7 @@ def main() -> None:
     import keras
     from pyspark.sql import SparkSession
 
-    from spark_dlobd import DLEstimator, HorovodConfig, ParameterServerConfig
+    from spark_dlobd import DLEstimator, HorovodConfig, ParameterServerConfig, ShuffleConfig
     from tests.cluster import faults
 
     cloudpickle.register_pickle_by_value(faults)
@@ -22,6 +22,7 @@ def main() -> None:
         "gloo": HorovodConfig(controller="gloo"),
         "mpi": HorovodConfig(controller="mpi"),
         "parameter_server": ParameterServerConfig(),
+        "shuffle": ShuffleConfig(),
     }
     spark = (
         SparkSession.builder.master("local[2]")

@@ -39,11 +39,11 @@ class ShuffleConfig:
         other backends; more is faster and another algorithm (parameter averaging).
     state : {"host", "shuffle"} or None
         Where the state of a slice (fp32 weights and optimizer) waits for the next update.
-        In a file of its executor: fast, and after the loss of an executor the fit goes on
-        from the last checkpoint. In the shuffle: three times the bytes with Adam, but Spark
-        recomputes what is lost by itself, and encrypts it with
-        ``spark.io.encryption.enabled``. None is ``"shuffle"`` with that encryption, else
-        ``"host"``.
+        In a file of its executor: fast; a job in which it is lost with its executor, or
+        missed by a task that Spark moved, is repeated with the state in the shuffle. In the
+        shuffle: three times the bytes with Adam, but Spark recomputes what is lost by
+        itself, and encrypts it with ``spark.io.encryption.enabled``. None is ``"shuffle"``
+        with that encryption or with ``spark.speculation``, else ``"host"``.
     iterations_per_job : int or None
         Synchronizations in one Spark job. None chooses jobs of some seconds. Between
         jobs the state is written to the cache directory: that is where a lost fit goes
@@ -125,6 +125,13 @@ class ShuffleBackend:
             raise ConfigurationError(
                 "backend='shuffle' needs spark.python.worker.reuse=true, Spark's default: every "
                 "task would import TensorFlow and build the model anew."
+            )
+        speculates = str(conf.get("spark.speculation", "false")).lower() == "true"
+        if speculates and self._config.state == "host":
+            raise ConfigurationError(
+                "state='host' of ShuffleConfig does not work with spark.speculation=true: Spark's "
+                "copy of a slow task would not find the state on its host. Use state=None or "
+                "'shuffle', or turn speculation off."
             )
         if self._config.sync_every == 1:
             spec = job.model

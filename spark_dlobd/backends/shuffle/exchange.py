@@ -7,6 +7,7 @@ for all stages that run it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pyspark import SparkContext
 
 StageFunction = Callable[[int, Iterator[bytes]], Iterable[bytes]]
+_PLACING = "spark_dlobd.placing"
 
 
 class Exchange:
@@ -27,8 +29,8 @@ class Exchange:
         Tasks of every stage.
     warm_up : callable
         Run once by every task of the first stage; it must return an iterable of
-        `partitions` empty records. Where it ran is where Spark runs that partition
-        of every later stage, as long as the executor lives.
+        nothing. Where it ran is where Spark runs that partition of every later stage, as
+        long as the executor lives.
     """
 
     def __init__(self, context: SparkContext, partitions: int, warm_up: StageFunction) -> None:
@@ -36,14 +38,19 @@ class Exchange:
         self._jvm: Any = context._jvm
         self.partitions = partitions
         source = context.parallelize(range(partitions), partitions)
-        places = source.mapPartitionsWithIndex(warm_up)  # type: ignore[arg-type]
+        places = source.mapPartitionsWithIndex(functools.partial(_take_place, warm_up, partitions))
         places._bypass_serializer = True  # type: ignore[attr-defined]
         self._places: Any = places._jrdd
         self._places.cache()
 
     def place(self) -> None:
         """Run the first stage."""
-        self._places.count()
+        self._context._jsc.setCallSite("build model")
+        self._context.setLocalProperty(_PLACING, "true")
+        try:
+            self._places.count()
+        finally:
+            self._context.setLocalProperty(_PLACING, None)  # type: ignore[arg-type]
 
     def function(self, stage: StageFunction) -> Any:
         """Pickle what a stage runs, for any number of stages."""
@@ -114,3 +121,22 @@ class Chain:
             shuffle = pairs.rdd().dependencies().apply(0).shuffleId()
             cleaner.get().doCleanupShuffle(shuffle, False)
         self._shuffles = []
+
+
+def _take_place(
+    warm_up: StageFunction, partitions: int, index: int, records: Iterator[Any]
+) -> Iterator[bytes]:
+    """Runs on each worker. An empty record for every partition.
+
+    Spark also runs this for a place that was lost, in a second Python worker beside that
+    of the stage which needs it: there is nothing to warm up then.
+    """
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    if context is not None and context.getLocalProperty(_PLACING) == "true":
+        yield from warm_up(index, records)
+    else:
+        for _ in records:
+            pass
+    yield from [b""] * partitions

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from spark_dlobd.backends.shuffle.checkpoint import CheckpointStore
 from spark_dlobd.backends.shuffle.events import EventStream
 from spark_dlobd.backends.shuffle.exchange import Exchange
+from spark_dlobd.backends.shuffle.explain import JobLostError, StateLostOnHostError
 from spark_dlobd.backends.shuffle.gradient_stage import warm_up_stage
 from spark_dlobd.backends.shuffle.job_length import JobLength
-from spark_dlobd.backends.shuffle.jobs import JobLostError, JobRunner
+from spark_dlobd.backends.shuffle.jobs import JobRunner
 from spark_dlobd.backends.shuffle.master import Master
 from spark_dlobd.backends.shuffle.other_stages import release_stage, validation_stage
 from spark_dlobd.backends.shuffle.planner import Planner
@@ -39,9 +40,11 @@ _RELEASE_TIMEOUT_S = 10.0
 
 
 def default_state(context: SparkContext) -> Literal["host", "shuffle"]:
-    """Where slices wait: with encryption only where Spark encrypts, in the shuffle."""
-    encrypted = str(context.getConf().get("spark.io.encryption.enabled", "false")).lower()
-    return "shuffle" if encrypted == "true" else "host"
+    """Where slices wait: in the shuffle if Spark encrypts that, or copies tasks to other hosts."""
+    conf = context.getConf()
+    settings = ("spark.io.encryption.enabled", "spark.speculation")
+    needed = any(str(conf.get(name, "false")).lower() == "true" for name in settings)
+    return "shuffle" if needed else "host"
 
 
 class ShuffleFit:
@@ -74,6 +77,7 @@ class ShuffleFit:
         self._epoch = 0
         self._phase = "start"
         self._restarts = 0
+        self._repeats = 0
 
     @property
     def _world(self) -> int:
@@ -209,9 +213,12 @@ class ShuffleFit:
         task = self._task(first, last)
         began = time.monotonic()
         synchronizations = -(-(last - first) // self._config.sync_every)
+        repeats = self._repeats
 
         def run(context: SparkContext) -> list[bytes]:
-            chain = self._planner.chain(task)
+            # where the state was lost once it could be lost again: Spark keeps it this time
+            safe = task if self._repeats == repeats else replace(task, state="shuffle")
+            chain = self._planner.chain(safe)
             self._prepare(task)
             try:
                 return chain.collect()
@@ -260,27 +267,26 @@ class ShuffleFit:
             try:
                 return self._runner.run(action, name, timeout_s)
             except JobLostError as error:
-                if self._restarts == self._config.max_restarts:
-                    raise TrainingError(
-                        f"{error}\nmax_restarts={self._config.max_restarts} of ShuffleConfig "
-                        "are used up."
-                    ) from error
-                self._restarts += 1
-                self._reporter.warn(
-                    f"{name} failed and is run again from its checkpoint (restart "
-                    f"{self._restarts} of {self._config.max_restarts}). {error}"
-                )
+                if isinstance(error, StateLostOnHostError):
+                    self._repeats += 1
+                    times = f"repeat {self._repeats} for lost state"
+                elif self._restarts == self._config.max_restarts:
+                    raise error.final(self._phase, self._config.max_restarts) from error
+                else:
+                    self._restarts += 1
+                    times = f"restart {self._restarts} of {self._config.max_restarts}"
+                self._reporter.warn(f"{name} is run again from its checkpoint ({times}). {error}")
 
     def _release(self) -> None:
         """Ask the workers to let go of the fit; those that are lost have nothing left."""
-        stage = self._exchange.function(functools.partial(release_stage, self._job.run_id))
         name = f"spark-dlobd {self._job.run_id}: release workers"
+
+        def release(context: SparkContext) -> list[bytes]:
+            stage = self._exchange.function(functools.partial(release_stage, self._job.run_id))
+            return self._exchange.chain([("release", stage)]).collect()
+
         try:
-            self._runner.run(
-                lambda context: self._exchange.chain([("release", stage)]).collect(),
-                name,
-                _RELEASE_TIMEOUT_S,
-            )
+            self._runner.run(release, name, _RELEASE_TIMEOUT_S)
         except TrainingError as error:
             self._reporter.warn(f"The workers were not asked to let go of the fit: {error}")
 
@@ -288,7 +294,11 @@ class ShuffleFit:
         """Go on from `start` and delete the checkpoints that nothing needs any more."""
         old, self._start_point = self._start_point, start
         for where in old.positions - start.positions:
-            self._store.remove(*where)
+            try:
+                self._store.remove(*where)
+            except OSError as error:
+                # a copy of a task may be writing until Spark has ended it
+                self._reporter.warn(f"{error}: this checkpoint goes when the fit ends.")
 
     def _take_changed_weights(self, where: tuple[int, int]) -> None:
         if self._master.write_changed_weights(self._store, where):
@@ -341,5 +351,6 @@ class ShuffleFit:
                 "last_job": self._timers.last_job,
                 "slice_state": self._state,
                 "restarts": self._restarts,
+                "repeats_for_lost_state": self._repeats,
             },
         )

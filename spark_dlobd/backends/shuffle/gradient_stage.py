@@ -34,7 +34,7 @@ from spark_dlobd.python_worker import speed_up_worker
 
 
 def warm_up_stage(task: ShuffleTask, partition: int, records: Iterable[Any]) -> Iterator[bytes]:
-    """Build the model; an empty record for every partition."""
+    """Build the model."""
     clock = Clock()
     speed_up_worker()
     for _ in records:
@@ -47,8 +47,7 @@ def warm_up_stage(task: ShuffleTask, partition: int, records: Iterable[Any]) -> 
         failure(task, error, partition, "build model")
     clock.lap("build")
     tell(task, {"kind": "ready", "rank": partition, "seconds": clock.laps})
-    for _ in range(task.world_size):
-        yield b""
+    yield from ()
 
 
 def gradient_stage(task: ShuffleTask, partition: int, records: Iterable[bytes]) -> Iterator[bytes]:

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from spark_dlobd.backends.gang import first_line_of_cause, unexplained_error
 from spark_dlobd.backends.shuffle.events import EventStream
+from spark_dlobd.backends.shuffle.explain import StateLostOnHostError, explained
 from spark_dlobd.backends.shuffle.messages import Message, unpack
 from spark_dlobd.backends.spark_job import SparkJob
 from spark_dlobd.errors import (
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _POLL_S = 0.05
-
-
-class JobLostError(TrainingError):
-    """A Spark job failed for reasons that are not the user's: it may be run again."""
 
 
 class JobRunner:
@@ -105,7 +101,7 @@ class JobRunner:
         if failure is not None:
             raise _error_of(failure)
         if job.error is not None:
-            raise _explained(job.error)
+            raise explained(job.error)
         return received
 
     def _listen(self, job: SparkJob, description: str, timeout_s: float) -> dict[str, Any] | None:
@@ -131,16 +127,9 @@ class JobRunner:
 def _error_of(failure: dict[str, Any]) -> TrainingError:
     where = (failure["source"], failure["host"], failure["phase"])
     if failure["cause"] == "lost":
-        return JobLostError(f"Rank {where[0]} on {where[1]}: {failure['message']}.")
+        return StateLostOnHostError(failure["message"], where=where[:2])
     if failure["cause"] == "nonfinite":
         return NonFiniteLossError(failure["message"], *where)
     if failure["type"] == "WorkersDisagreeError":
         return WorkersDisagreeError(failure["message"])
     return WorkerError(f"{failure['type']}: {failure['message']}", *where, failure["traceback"])
-
-
-def _explained(error: BaseException) -> TrainingError:
-    text = str(error)
-    if "cancelled" in text:
-        return unexplained_error(error)
-    return JobLostError(f"Spark gave up a job of this fit. {first_line_of_cause(text)}\n{text}")

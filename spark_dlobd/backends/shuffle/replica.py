@@ -6,6 +6,7 @@ it imports TensorFlow.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from spark_dlobd.data.dataset import DatasetRef
 from spark_dlobd.training.job import TrainJob
 from spark_dlobd.training.loop import RankData, build_model, plans
 from spark_dlobd.training.step import capture_gradients, dense
+
+# `_recorded_assignments` replaces a method of a class that all fits of a driver share
+_tracing = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ class Replica:
             found.update(id(variable) for gradient, variable in pairs if gradient is not None)
             return logs
 
-        with _recorded_assignments() as written:
+        with _tracing, _recorded_assignments() as written:
             tf.function(probe, autograph=False).get_concrete_function(self._spec)
         averaged = []
         if self.updates_locally:

@@ -1,0 +1,218 @@
+"""Program that fits in a session of its own: ``SCENARIO SETTINGS.json RESULT.json``.
+
+Settings are ``master``, ``conf`` and the arguments of the scenario.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from spark_dlobd import DLEstimator, DLModel
+
+
+def session(settings: dict[str, Any]) -> SparkSession:
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.master(settings["master"]).appName("shuffle-environment")
+    conf = {
+        "spark.ui.enabled": "false",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.executor.memory": "512m",
+        "spark.ui.showConsoleProgress": "false",
+        **settings.get("conf", {}),
+    }
+    for key, value in conf.items():
+        builder = builder.config(key, value)
+    return builder.getOrCreate()
+
+
+def rows(spark: SparkSession, count: int) -> DataFrame:
+    """Two classes, 4 features."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 2
+    features = rng.normal(size=(count, 4)) + 2.0 * labels[:, None]
+    data = [(f.tolist(), int(y)) for f, y in zip(features, labels, strict=True)]
+    return spark.createDataFrame(data, "features array<double>, label int").coalesce(1).cache()
+
+
+def estimator(backend: Any, settings: dict[str, Any], hidden: int = 8) -> DLEstimator:
+    import keras
+
+    from spark_dlobd import DLEstimator
+    from tests.cluster.shuffle_faults import FaultyAdam, FaultyLayer
+
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(hidden, "relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.2),
+            FaultyLayer(settings.get("layer")),
+            keras.layers.Dense(2, "softmax"),
+        ]
+    )
+    return DLEstimator(
+        model=model,
+        loss="sparse_categorical_crossentropy",
+        optimizer=FaultyAdam(settings.get("update")),
+        metrics=["accuracy"],
+        backend=backend,
+        numTrainWorkers=settings.get("workers", 2),
+        batchSize=24,
+        epochs=settings.get("epochs", 2),
+        seed=4,
+        tracking="none",
+        verbose=0,
+        **({"cacheDir": settings["cache_dir"]} if "cache_dir" in settings else {}),
+    )
+
+
+def shuffle(settings: dict[str, Any]) -> Any:
+    from spark_dlobd import ShuffleConfig
+
+    return ShuffleConfig(**settings.get("config", {}))
+
+
+def told(model: DLModel) -> dict[str, Any]:
+    return {"history": model.history, "report": model.report}
+
+
+def curves(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
+    """The same fit with backend shuffle and with virtual workers."""
+    from spark_dlobd import LocalConfig
+
+    df = rows(spark, 203)
+    return {
+        "shuffle": told(estimator(shuffle(settings), settings).fit(df)),
+        "local": told(estimator(LocalConfig(), settings).fit(df)),
+    }
+
+
+def plain(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
+    """One fit."""
+    return told(estimator(shuffle(settings), settings).fit(rows(spark, 203)))
+
+
+def disturbed(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
+    """The same fit with and without a fault."""
+    df = rows(spark, 203)
+    quiet = {**settings, "layer": None, "update": None}
+    return {
+        "undisturbed": told(estimator(shuffle(settings), quiet).fit(df)),
+        "disturbed": told(estimator(shuffle(settings), settings).fit(df)),
+    }
+
+
+def tuning(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
+    """The same CrossValidator one fit at a time, and two."""
+    from pyspark.ml.evaluation import BinaryClassificationEvaluator
+    from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
+
+    df = rows(spark, 203)
+    found = {}
+    for parallelism in (1, 2):
+        est = estimator(shuffle(settings), settings)
+        grid = ParamGridBuilder().addGrid(est.learningRate, [0.001, 0.1]).build()
+        validator = CrossValidator(
+            estimator=est,
+            estimatorParamMaps=grid,
+            evaluator=BinaryClassificationEvaluator(),
+            numFolds=2,
+            parallelism=parallelism,
+            collectSubModels=True,
+            seed=1,
+        )
+        fitted = validator.fit(df)
+        found[str(parallelism)] = [
+            [model.report["weights_hash"] for model in fold] for fold in fitted.subModels
+        ]
+    return found
+
+
+def disk_use(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
+    """Bytes on the executors' disks after each of three fits."""
+    from tests.cluster import shuffle_faults
+
+    df = rows(spark, 203)
+    df.count()
+    folders = shuffle_faults.executor_folders(spark)
+    before = shuffle_faults.files_of_fits(folders)
+    found = []
+    for _ in range(3):
+        estimator(shuffle(settings), settings, hidden=1000).fit(df)
+        left = shuffle_faults.wait_until_clean(spark, before, timeout_s=10.0)
+        files = [path for folder in folders for path in Path(folder).rglob("*")]
+        found.append(
+            {
+                "left": sorted(left),
+                "bytes": sum(path.stat().st_size for path in files if path.is_file()),
+                "files": sorted(path.name for path in files if path.is_file()),
+            }
+        )
+    return {"after": found}
+
+
+def failing(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
+    """A fit that fails; what it raised and what it left."""
+    import time
+
+    from spark_dlobd.errors import DLError
+    from tests.cluster import shuffle_faults
+
+    df = rows(spark, 203)
+    df.count()
+    folders = shuffle_faults.executor_folders(spark)
+    before = shuffle_faults.files_of_fits(folders)
+    started = time.monotonic()
+    try:
+        estimator(shuffle(settings), settings, hidden=settings["hidden"]).fit(df)
+    except DLError as error:
+        return {
+            "error": type(error).__name__,
+            "message": str(error),
+            "seconds": time.monotonic() - started,
+            "left": sorted(shuffle_faults.wait_until_clean(spark, before, timeout_s=10.0)),
+        }
+    return {"error": None}
+
+
+SCENARIOS = {
+    "curves": curves,
+    "plain": plain,
+    "disturbed": disturbed,
+    "tuning": tuning,
+    "disk_use": disk_use,
+    "failing": failing,
+}
+
+
+def main() -> None:
+    import cloudpickle
+
+    from tests.cluster import shuffle_faults
+
+    cloudpickle.register_pickle_by_value(shuffle_faults)
+    scenario, settings_file, result_file = sys.argv[1:]
+    settings = json.loads(Path(settings_file).read_text())
+    spark = session(settings)
+    spark.sparkContext.setLogLevel(settings.get("log_level", "OFF"))
+    try:
+        result = SCENARIOS[scenario](spark, settings)
+    finally:
+        spark.stop()
+    Path(result_file).write_text(json.dumps(result, default=str))
+
+
+if __name__ == "__main__":
+    main()

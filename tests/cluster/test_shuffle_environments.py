@@ -1,0 +1,239 @@
+"""The shuffle backend wherever a Spark job runs; each environment is a program of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.cluster.shuffle_faults import Fault
+from tests.cluster.standalone import StandaloneCluster
+
+pytestmark = [pytest.mark.usefixtures("nothing_left"), pytest.mark.timeout(300)]
+CURVE_TOLERANCE = 1e-5
+LOCAL_CLUSTER = "local-cluster[2,1,1024]"
+
+
+def run(folder: Path, scenario: str, **settings: Any) -> dict[str, Any]:
+    """Run one scenario of the program and return its result."""
+    folder.mkdir(exist_ok=True)
+    given, result = folder / "settings.json", folder / "result.json"
+    given.write_text(json.dumps(settings))
+    program = [sys.executable, "-m", "tests.cluster.shuffle_environment", scenario]
+    with (folder / "program.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*program, str(given), str(result)],
+            cwd=Path(__file__).parents[2],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(timeout=240)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    assert code == 0, (folder / "program.log").read_text()[-6000:]
+    found: dict[str, Any] = json.loads(result.read_text())
+    return found
+
+
+@contextmanager
+def events(folder: Path) -> Iterator[tuple[dict[str, str], list[dict[str, Any]]]]:
+    """Configuration of an event log, and a list that holds it at the end."""
+    logs = folder / "events"
+    logs.mkdir()
+    found: list[dict[str, Any]] = []
+    yield (
+        {
+            "spark.eventLog.enabled": "true",
+            "spark.eventLog.dir": f"file://{logs}",
+            "spark.eventLog.compress": "false",
+            "spark.eventLog.rolling.enabled": "false",
+        },
+        found,
+    )
+    (log,) = logs.iterdir()
+    found += [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def assert_same_curves(result: dict[str, Any]) -> None:
+    ours, reference = result["shuffle"], result["local"]
+    assert ours["report"]["backend"] == "shuffle"
+    assert ours["report"]["restarts"] == 0
+    assert set(ours["history"]) == {"loss", "accuracy"}
+    for name, values in reference["history"].items():
+        np.testing.assert_allclose(ours["history"][name], values, rtol=CURVE_TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("master", "workers"),
+    [("local[2]", 2), (LOCAL_CLUSTER, 2), ("local[2]", 3), (LOCAL_CLUSTER, 3)],
+)
+def test_curve_is_that_of_virtual_workers(tmp_path: Path, master: str, workers: int) -> None:
+    result = run(tmp_path, "curves", master=master, workers=workers)
+    assert_same_curves(result)
+    assert result["shuffle"]["report"]["slice_state"] == "host"
+    assert len(result["shuffle"]["report"]["slices"]) == workers
+
+
+def test_standalone_cluster_with_authentication_and_encryption(tmp_path: Path) -> None:
+    secure = {
+        "spark.authenticate": "true",
+        "spark.authenticate.secret": secrets.token_hex(16),
+        "spark.network.crypto.enabled": "true",
+        "spark.io.encryption.enabled": "true",
+    }
+    with StandaloneCluster(tmp_path, secure) as cluster:
+        result = run(
+            tmp_path / "run",
+            "curves",
+            master=cluster.url,
+            conf=secure,
+            cache_dir=f"file://{tmp_path}",
+        )
+    assert_same_curves(result)
+    # Spark encrypts its shuffle files, not files of our own
+    assert result["shuffle"]["report"]["slice_state"] == "shuffle"
+
+
+def test_dynamic_allocation(tmp_path: Path) -> None:
+    conf = {
+        "spark.dynamicAllocation.enabled": "true",
+        "spark.dynamicAllocation.shuffleTracking.enabled": "true",
+        "spark.dynamicAllocation.minExecutors": "0",
+        "spark.dynamicAllocation.initialExecutors": "0",
+        "spark.dynamicAllocation.executorIdleTimeout": "2s",
+        "spark.executor.cores": "1",
+    }
+    with StandaloneCluster(tmp_path) as cluster, events(tmp_path) as (logged, found):
+        result = run(
+            tmp_path / "run",
+            "curves",
+            master=cluster.url,
+            conf={**conf, **logged},
+            cache_dir=f"file://{tmp_path}",
+        )
+    assert_same_curves(result)
+    assert [e for e in found if e["Event"] == "SparkListenerExecutorRemoved"]
+
+
+@pytest.mark.parametrize("stage", ["layer", "update"])
+def test_copy_of_a_slow_task_is_not_applied_twice(tmp_path: Path, stage: str) -> None:
+    file = tmp_path / "happened"
+    conf = {
+        "spark.speculation": "true",
+        "spark.speculation.quantile": "0.5",
+        "spark.speculation.minTaskRuntime": "1s",
+    }
+    slow = Fault("sleep", rank=1, step=5, file=str(file))
+    # Spark starts no copy on the host of the original: it needs two
+    hosts = ("127.0.0.1", "127.0.0.2")
+    with (
+        StandaloneCluster(tmp_path, hosts=hosts) as cluster,
+        events(tmp_path) as (logged, found),
+    ):
+        result = run(
+            tmp_path / "run",
+            "disturbed",
+            master=cluster.url,
+            conf={**conf, **logged},
+            cache_dir=f"file://{tmp_path}",
+            **{stage: slow.config},
+        )
+    assert len(file.read_text().split()) == 1
+    ends = [e for e in found if e["Event"] == "SparkListenerTaskEnd"]
+    copies = [e for e in ends if e["Task Info"]["Speculative"]]
+    assert copies
+    ours, reference = result["disturbed"], result["undisturbed"]
+    assert ours["report"]["restarts"] == 0
+    assert ours["history"] == reference["history"]
+    assert ours["report"]["weights_hash"] == reference["report"]["weights_hash"]
+
+
+def test_two_fits_at_the_same_time(tmp_path: Path) -> None:
+    result = run(tmp_path, "tuning", master=LOCAL_CLUSTER)
+    hashes = [model for fold in result["1"] for model in fold]
+    assert len(set(hashes)) == 4
+    assert result["2"] == result["1"]
+
+
+def test_fits_leave_nothing_on_the_disks_of_executors(tmp_path: Path) -> None:
+    result = run(tmp_path, "disk_use", master=LOCAL_CLUSTER)
+    first, second, third = result["after"]
+    assert first["left"] == second["left"] == third["left"] == []
+    assert third["bytes"] <= second["bytes"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, timeout=10)
+    if mounted.returncode != 0:
+        pytest.skip(f"a small tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True, timeout=10)
+
+
+@pytest.mark.parametrize("state", ["host", "shuffle"])
+def test_full_disk(tmp_path: Path, small_disk: Path, state: str) -> None:
+    conf = {"spark.local.dir": str(small_disk)}
+    config = {"iterations_per_job": 64, "state": state}
+    # 4 MB of weights, so 8 MB go through the shuffle in every step
+    result = run(
+        tmp_path / "run",
+        "failing",
+        master=LOCAL_CLUSTER,
+        conf=conf,
+        config=config,
+        hidden=100_000,
+    )
+    assert result["error"] == "TrainingError"
+    assert "No space left on device" in result["message"].splitlines()[0]
+    assert result["seconds"] < 60
+    assert result["left"] == []
+
+
+def test_spark_ui_says_run_epoch_and_steps(tmp_path: Path) -> None:
+    config = {"iterations_per_job": 5}
+    with events(tmp_path) as (logged, found):
+        run(tmp_path / "run", "plain", master="local[2]", conf=logged, config=config)
+    ours: dict[str, list[int]] = {}
+    for job in (event for event in found if event["Event"] == "SparkListenerJobStart"):
+        text = job["Properties"].get("spark.job.description") or ""
+        if text.startswith("spark-dlobd "):
+            ours[text] = job["Stage IDs"]
+    runs = {text.partition(":")[0] for text in ours}
+    assert len(runs) == 1
+    # 203 rows, 24 in a step: 9 steps an epoch
+    assert [text.partition(": ")[2] for text in ours] == [
+        "start workers",
+        "epoch 1 of 2, steps 0 to 4",
+        "epoch 1 of 2, steps 5 to 8",
+        "epoch 2 of 2, steps 0 to 4",
+        "epoch 2 of 2, steps 5 to 8",
+        "release workers",
+    ]
+    stages = [event for event in found if event["Event"] == "SparkListenerStageCompleted"]
+    names = {e["Stage Info"]["Stage ID"]: e["Stage Info"]["Stage Name"] for e in stages}
+    second = next(ids for text, ids in ours.items() if "epoch 1 of 2, steps 5 to 8" in text)
+    assert [names[number] for number in sorted(second)] == [
+        f"{what} of step {step}" for step in range(5, 9) for what in ("gradients", "update")
+    ]

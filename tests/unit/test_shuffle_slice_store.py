@@ -1,0 +1,53 @@
+"""The state of slices as files of their executor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spark_dlobd.backends.shuffle.messages import Message
+from spark_dlobd.backends.shuffle.slice_store import SliceStore
+
+
+def state(value: float) -> Message:
+    return Message({"kind": "slice", "source": 0}, {"master": np.float32([value])})
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SliceStore:
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", f"{tmp_path},/elsewhere")
+    return SliceStore("run")
+
+
+def value(store: SliceStore, step: int) -> float | None:
+    found = store.read(0, 0, step)
+    return None if found is None else float(found.arrays["master"][0])
+
+
+def test_keeps_the_version_that_a_repeated_task_needs(store: SliceStore) -> None:
+    for step in (1, 2, 3):
+        store.write(0, 0, step, state(step))
+    assert [value(store, step) for step in (1, 2, 3)] == [None, 2.0, 3.0]
+
+
+def test_task_that_was_overtaken_takes_nothing_away(store: SliceStore) -> None:
+    store.write(0, 0, 5, state(5.0))
+    store.write(0, 0, 2, state(2.0))
+    assert value(store, 5) == 5.0
+
+
+def test_slices_of_other_owners_stay(store: SliceStore) -> None:
+    store.write(1, 0, 1, state(1.0))
+    store.write(0, 0, 7, state(7.0))
+    store.clear(0)
+    assert store.read(0, 0, 7) is None
+    assert store.read(1, 0, 1) is not None
+
+
+def test_remove_leaves_nothing(store: SliceStore, tmp_path: Path) -> None:
+    store.write(0, 0, 1, state(1.0))
+    store.remove()
+    store.remove()
+    assert list(tmp_path.rglob("run*")) == []
