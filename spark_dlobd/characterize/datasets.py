@@ -250,7 +250,7 @@ def _of_arrays(request: _Request, splits: tuple[Any, Any], source: str) -> Datas
 
     frames, counts = [], []
     for (images, labels), rows in zip(splits, (request.rows, request.test_rows), strict=True):
-        height, width, channels = request.entry.shape
+        height, width, _ = request.entry.shape
         if images.shape[1:3] != (height, width):
             raise DataError(
                 f"{source}: images are {images.shape[1:3]}, expected {(height, width)}."

@@ -64,7 +64,7 @@ def test_a_broken_image_is_named(spark: SparkSession, tmp_path: Path) -> None:
 
 
 def test_bad_arguments(spark: SparkSession) -> None:
-    with pytest.raises(ConfigurationError, match="rows must be None or at least 1. Got 0"):
+    with pytest.raises(ConfigurationError, match=r"rows must be None or at least 1. Got 0"):
         load_dataset(spark, "generated-mnist", rows=0)
     with pytest.raises(ConfigurationError, match="data must be one of"):
         load_dataset(spark, "imagenette")
