@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -222,12 +222,20 @@ class _Request:
     seed: int
     download: bool
 
-    def described(self, rows: int, test_rows: int, source: str) -> DatasetDescription:
+    def dataset(self, frames: Sequence[DataFrame], counts: Sequence[int], source: str) -> Dataset:
+        """Training rows come first in `frames` and `counts`."""
         entry = self.entry
-        return DatasetDescription(
-            entry.name, entry.title, rows, test_rows, entry.shape, entry.classes,
-            entry.generated, source,
-        )  # fmt: skip
+        description = DatasetDescription(
+            name=entry.name,
+            title=entry.title,
+            rows=counts[0],
+            test_rows=counts[1],
+            shape=entry.shape,
+            classes=entry.classes,
+            generated=entry.generated,
+            source=source,
+        )
+        return Dataset(frames[0], frames[1], description)
 
 
 def _mnist(request: _Request) -> Dataset:
@@ -258,7 +266,7 @@ def _of_arrays(request: _Request, splits: tuple[Any, Any], source: str) -> Datas
         part: NDArray[Any] = images[:rows]
         counts.append(len(part))
         frames.append(frame_of_arrays(request.spark, part, labels[:rows], request.partitions))
-    return Dataset(*frames, request.described(*counts, source))
+    return request.dataset(frames, counts, source)
 
 
 def _imagenet(request: _Request) -> Dataset:
@@ -276,7 +284,7 @@ def _imagenet(request: _Request) -> Dataset:
         frame_of_files(request.spark, files, entry.shape, request.partitions) for files in parts
     ]
     source = f"{', '.join(found.class_names)} in {request.path}"
-    return Dataset(*frames, request.described(*map(len, parts), source))
+    return request.dataset(frames, [len(files) for files in parts], source)
 
 
 def _spread(files: list[tuple[str, int]], rows: int | None) -> list[tuple[str, int]]:
@@ -299,7 +307,7 @@ def _generated(request: _Request) -> Dataset:
         for rows, test in zip(counts, (False, True), strict=True)
     ]
     source = f"drawn by a program from seed {request.seed}: a pattern a class, blended, with noise"
-    return Dataset(*frames, request.described(*counts, source))
+    return request.dataset(frames, counts, source)
 
 
 _LOADERS: dict[str, Callable[[_Request], Dataset]] = {

@@ -259,7 +259,7 @@ class SweepSpec:
         return [(size, 0) for size in self.batch or (WORKERS_X_BATCH,)]
 
     def _check_all_used(self, cases: Sequence[Case], left_out: Iterable[str]) -> None:
-        used = {
+        used: dict[str, set[Any]] = {
             "models": {case.model for case in cases},
             "data": {case.data for case in cases},
             "backends": {case.backend for case in cases},
