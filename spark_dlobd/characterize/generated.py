@@ -87,4 +87,5 @@ def draw_image(
     share = np.float32(draws.uniform(0.5 - 0.5 * (1 - BEST_ACCURACY) / BEST_ACCURACY, 1))
     blend = share * patterns[label] + (1 - share) * patterns[other]
     noise = draws.standard_normal(blend.shape, np.float32) * np.float32(_NOISE)
-    return np.clip(blend + noise, 0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.clip(blend + noise, 0, 255).astype(np.uint8)
+    return pixels

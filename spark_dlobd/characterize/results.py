@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 from spark_dlobd.characterize.record import CaseRecord
 from spark_dlobd.errors import DLError, PersistenceError
@@ -81,8 +81,7 @@ class ResultsFile:
                 file.truncate(end)
                 try:
                     file.seek(end)
-                    file.write(line)
-                    file.flush()
+                    _write_all(file, line)
                     os.fsync(file.fileno())
                 except OSError:
                     os.ftruncate(file.fileno(), end)
@@ -131,7 +130,7 @@ class ResultsFile:
             ) from error
 
     @contextmanager
-    def _locked(self) -> Iterator[BinaryIO]:
+    def _locked(self) -> Iterator[RawIOBase]:
         """The file, made if need be, for one writer at a time."""
         new = not self.path.exists()
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,15 +142,21 @@ class ResultsFile:
                 raise PersistenceError(
                     f"Another sweep writes to {self.path}. Wait for it or name another file."
                 ) from error
-            yield file  # type: ignore[misc]
+            yield file
         if new:
             _sync_directory(self.path.parent)
 
 
-def _whole_lines(file: BinaryIO) -> int:
+def _whole_lines(file: RawIOBase) -> int:
     """Bytes up to the end of the last whole line."""
     file.seek(0)
-    return file.read().rfind(b"\n") + 1
+    return (file.read() or b"").rfind(b"\n") + 1
+
+
+def _write_all(file: RawIOBase, content: bytes) -> None:
+    """Write on after a part was taken, as a disk that is filling up does."""
+    while content:
+        content = content[file.write(content) or 0 :]
 
 
 def _sync_directory(path: Path) -> None:

@@ -79,10 +79,10 @@ def test_a_record_of_another_version_is_an_error(file: ResultsFile) -> None:
     content = record(1).to_json()
     file.path.parent.mkdir()
     file.path.write_text(json.dumps({**content, "schema": 7}) + "\n")
-    with pytest.raises(PersistenceError, match="must have schema 1. Got 7"):
+    with pytest.raises(PersistenceError, match=r"must have schema 1. Got 7"):
         file.read()
     file.path.write_text(json.dumps({**content, "colour": "red"}) + "\n")
-    with pytest.raises(PersistenceError, match="lacks or has too many fields.*colour"):
+    with pytest.raises(PersistenceError, match=r"lacks or has too many fields.*colour"):
         file.read()
 
 
@@ -116,7 +116,7 @@ def test_not_a_number_survives(file: ResultsFile) -> None:
 
 
 def test_unknown_status() -> None:
-    with pytest.raises(PersistenceError, match="'finished', 'failed', 'timed out'. Got 'lost'"):
+    with pytest.raises(PersistenceError, match=r"'finished', 'failed', 'timed out'. Got 'lost'"):
         record(1, "lost")
 
 
