@@ -84,6 +84,8 @@ class Series:
     ----------
     label : str
         For legends.
+    stack : str
+        The label without the rate of an emulated link.
     runs : dict of int to Runs
         By number of workers, ascending.
     variant : int
@@ -91,6 +93,7 @@ class Series:
     """
 
     label: str
+    stack: str
     runs: dict[int, Runs]
     variant: int = 0
 
@@ -194,18 +197,19 @@ def _series(records: list[CaseRecord]) -> tuple[Series, ...]:
         runs = {workers: Runs(tuple(found)) for workers, found in sorted(by_workers.items())}
         case = next(iter(runs.values())).case
         variant = sum(one.case.transport == case.transport for one in made)
-        label = _label(case, case.backend in several_transports, by_batch)
-        made.append(Series(label, runs, variant))
+        shown = (case, case.backend in several_transports, by_batch)
+        made.append(Series(_label(*shown), _label(*shown, with_link=False), runs, variant))
     return tuple(made)
 
 
-def _label(case: Case, with_transport: bool, with_batch: bool) -> str:
-    parts = [BACKEND_TITLES.get(case.backend, case.backend)]
-    parts += [get_transport(case.transport).title] if with_transport else []
+def _label(case: Case, with_transport: bool, with_batch: bool, with_link: bool = True) -> str:
+    """E.g. ``Horovod (MPI over TCP, bf16)``."""
+    parts = [get_transport(case.transport).title] if with_transport else []
     parts += [case.compression] if case.compression != "none" else []
-    parts += [f"{_rate(case.link_mbit)} link"] if case.link_mbit else []
+    parts += [f"{_rate(case.link_mbit)}"] if case.link_mbit and with_link else []
     parts += [f"batch {case.batch_size}"] if with_batch else []
-    return ", ".join(parts)
+    backend = BACKEND_TITLES.get(case.backend, case.backend)
+    return f"{backend} ({', '.join(parts)})" if parts else backend
 
 
 def _rate(mbit: int) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from spark_dlobd.characterize.comparison import (
     Measured,
     Number,
+    Runs,
     Series,
     Workload,
     efficiencies,
@@ -23,6 +24,9 @@ __all__ = ["Finding", "find"]
 PAYS = 0.05
 """Share of an epoch's time that more workers must save to be worth having."""
 
+EQUAL = 0.02
+"""Means closer than this share of the larger one are called equal, repeated or not."""
+
 IN_BAND, PARAMETER_SERVERS, ALLREDUCE = "shuffle", "parameter_server", "horovod"
 
 
@@ -36,8 +40,8 @@ class Finding:
         What it is about.
     subject : str
         Model and data, or ``"all"``.
-    ours : str
-        What these results show.
+    ours : tuple of str
+        What these results show, in sentences.
     literature : str
         What "Characterizing Deep Learning over Big Data Stacks on RDMA-capable Networks"
         and the talk on distributed TensorFlow on Spark found, on their clusters.
@@ -47,7 +51,7 @@ class Finding:
 
     topic: str
     subject: str
-    ours: str
+    ours: tuple[str, ...]
     literature: str
     numbers: Mapping[str, float] = field(default_factory=dict)
 
@@ -63,9 +67,8 @@ LITERATURE = {
         "(efficiency 53 %), 1.73 times on Spark (58 %) and 2.25 times inside one server (75 %)."
     ),
     "in-band": (
-        "In-band synchronization needs the network most: RDMA made BigDL's VGG up to 2.7 times "
-        "faster than IPoIB on 384 cores, and CaffeOnSpark, out of band, 22 % (AlexNet) and 15 % "
-        "(GoogLeNet)."
+        "RDMA instead of IPoIB made BigDL, in band, up to 2.7 times faster (VGG, 384 cores); "
+        "CaffeOnSpark, out of band, took 22 % (AlexNet) and 15 % (GoogLeNet) less time."
     ),
     "servers": (
         "One parameter server and three workers trained 2,250 images a second on CIFAR-10, "
@@ -91,8 +94,8 @@ def find(records: Iterable[CaseRecord], target: float = TARGET_ACCURACY) -> list
     """Return what the results show. Pure.
 
     Statements compare means over repetitions; two means that are closer than their
-    standard deviations together are called equal. What the results do not cover is
-    not mentioned.
+    standard deviations together, or than `EQUAL`, are called equal. What the results do
+    not cover is not mentioned.
 
     Parameters
     ----------
@@ -113,22 +116,28 @@ def find(records: Iterable[CaseRecord], target: float = TARGET_ACCURACY) -> list
         _links,
     )
     found = [finding for finder in finders for workload in groups for finding in finder(workload)]
-    return [*found, *_model_size(groups), *_failures(records)]
+    return [*found, *_model_size(groups), *_failures(groups, records)]
 
 
 def _more_workers(workload: Workload) -> Iterator[Finding]:
-    sentences, numbers = [], {}
+    numbers: dict[str, float] = {}
+    paying: dict[int, list[str]] = {}
+    sentences = []
     for one in workload.distributed:
         seconds = one.measured(seconds_per_epoch)
         if len(seconds) > 1:
             last = last_that_pays(seconds)
             numbers[one.label] = float(last)
-            sentences.append(f"{one.label}: {_pays_text(seconds, last)}")
+            if last == max(seconds):
+                paying.setdefault(last, []).append(one.label)
+            else:
+                sentences.append(_does_not_pay(one.label, seconds, last))
+    for last, labels in sorted(paying.items(), reverse=True):
+        sentences.insert(0, f"Every step up to {last} workers pays with {_listed(labels)}.")
     if sentences:
         yield Finding(
-            "More workers", workload.title, "; ".join(sentences) + ".", LITERATURE["workers"],
-            numbers,
-        )  # fmt: skip
+            "More workers", workload.title, tuple(sentences), LITERATURE["workers"], numbers
+        )
 
 
 def last_that_pays(seconds: Mapping[int, Measured]) -> int:
@@ -151,51 +160,50 @@ def last_that_pays(seconds: Mapping[int, Measured]) -> int:
 
 
 def equal(one: Measured, other: Measured) -> bool:
-    """Whether two means are closer than their standard deviations together."""
-    return abs(one.mean - other.mean) < one.std + other.std
+    """Whether two means are within `EQUAL` or their standard deviations together."""
+    difference = abs(one.mean - other.mean)
+    return difference < max(one.std + other.std, EQUAL * max(one.mean, other.mean))
 
 
-def _pays_text(seconds: Mapping[int, Measured], last: int) -> str:
-    most = max(seconds)
-    if last == most:
-        return f"every step up to {_workers(most)} pays"
+def _does_not_pay(label: str, seconds: Mapping[int, Measured], last: int) -> str:
     following = min(workers for workers in seconds if workers > last)
-    change = seconds[following].mean / seconds[last].mean - 1
-    how = "no longer" if abs(change) < 0.005 else f"{abs(change):.0%} {_longer(change)}"
-    epoch = "as long" if how == "no longer" else how
-    return f"more than {_workers(last)} do not pay: with {following} an epoch takes {epoch}"
+    before, after = seconds[last], seconds[following]
+    change = after.mean / before.mean - 1
+    how = "as long" if equal(before, after) else f"{_percent(abs(change))} {_longer(change)}"
+    return (
+        f"With {label} more than {_workers(last)} do not pay: with {following} an epoch takes "
+        f"{how} ({_s(after)} after {_s(before)})."
+    )
 
 
 def _efficiency(workload: Workload) -> Iterator[Finding]:
-    found = {}
+    sentences, numbers = [], {}
     for one in workload.distributed:
         values = efficiencies(one)
         if len(values) > 1:
-            found[one.label] = (max(values), min(values), values[max(values)])
-    if not found:
-        return
-    parts = [
-        f"{label} gets {value * most / fewest:.2f} times the images per second of "
-        f"{_workers(fewest)} from {most} ({value:.0%})"
-        for label, (most, fewest, value) in found.items()
-    ]
-    yield Finding(
-        "Efficiency", workload.title, "; ".join(parts) + ".", LITERATURE["efficiency"],
-        {label: value for label, (_, _, value) in found.items()},
-    )  # fmt: skip
+            most, fewest = max(values), min(values)
+            numbers[one.label] = values[most]
+            sentences.append(
+                f"{one.label}: {most} workers train {values[most] * most / fewest:.2f} times the "
+                f"images per second of {fewest}, an efficiency of {_percent(values[most])}."
+            )
+    if sentences:
+        yield Finding(
+            "Efficiency", workload.title, tuple(sentences), LITERATURE["efficiency"], numbers
+        )
 
 
 def _in_band(workload: Workload) -> Iterator[Finding]:
     yield from _against(
         workload, "In band against out of band", IN_BAND, ALLREDUCE,
-        "Through Spark's shuffle", LITERATURE["in-band"],
+        "through Spark's shuffle", LITERATURE["in-band"],
     )  # fmt: skip
 
 
 def _servers(workload: Workload) -> Iterator[Finding]:
     yield from _against(
         workload, "Parameter servers against allreduce", PARAMETER_SERVERS, ALLREDUCE,
-        "With parameter servers", LITERATURE["servers"],
+        "with parameter servers", LITERATURE["servers"],
     )  # fmt: skip
 
 
@@ -204,18 +212,16 @@ def _against(
 ) -> Iterator[Finding]:
     """The fastest series of one backend against the fastest of another, by workers."""
     mine, theirs = (_fastest_by_workers(workload, name) for name in (backend, other))
-    parts, numbers = [], {}
-    for workers in sorted(set(mine) & set(theirs)):
-        if workers == 1:
-            continue
+    sentences, numbers = [], {}
+    for workers in sorted(set(mine) & set(theirs) - {1}):
         (_, ours), (their_label, reference) = mine[workers], theirs[workers]
         numbers[f"{workers} workers"] = ours.mean / reference.mean
-        parts.append(
-            f"on {workers} workers an epoch takes {_times(ours, reference)} {their_label} "
-            f"({_s(ours)} against {_s(reference)})"
+        sentences.append(
+            f"{workers} workers: an epoch {subject} takes{_times(ours, reference)} as long as "
+            f"with {their_label}, {_s(ours)} against {_s(reference)}."
         )
-    if parts:
-        yield Finding(topic, workload.title, f"{subject} {'; '.join(parts)}.", literature, numbers)
+    if sentences:
+        yield Finding(topic, workload.title, tuple(sentences), literature, numbers)
 
 
 def _fastest_by_workers(workload: Workload, backend: str) -> dict[int, tuple[str, Measured]]:
@@ -234,16 +240,18 @@ def _transports(workload: Workload) -> Iterator[Finding]:
     if workers < 2 or len(ranked) < 2:
         return
     (first, best), (second, next_best), (last, slowest) = ranked[0], ranked[1], ranked[-1]
-    lead = f"{first} is the fastest on {workers} workers with {_s(best)} an epoch"
     if equal(best, next_best):
-        lead = (
-            f"{first} and {second} are equally fast on {workers} workers with {_s(best)} an epoch"
-        )
-    ours = f"{lead}; {last} is the slowest with {_s(slowest)}, {slowest.mean / best.mean:.2f} times"
+        lead = f"{first} and {second} are equally fast on {workers} workers: {_s(best)} an epoch."
+    else:
+        lead = f"{first} is the fastest on {workers} workers: {_s(best)} an epoch."
+    trail = f"{last} is the slowest: {_s(slowest)}, {slowest.mean / best.mean:.2f} times as long."
     yield Finding(
-        "Fastest way for gradients", workload.title, ours + " as long.", LITERATURE["transport"],
+        "Fastest way for gradients",
+        workload.title,
+        (lead,) if equal(best, slowest) else (lead, trail),
+        LITERATURE["transport"],
         {label: mean.mean for label, mean in ranked},
-    )  # fmt: skip
+    )
 
 
 def _target(workload: Workload, target: float) -> Iterator[Finding]:
@@ -252,12 +260,19 @@ def _target(workload: Workload, target: float) -> Iterator[Finding]:
     tried = [one.label for one in workload.series if _has_accuracy(one, workers)]
     if not tried:
         return
-    never = [label for label in tried if label not in {label for label, _ in ranked}]
-    parts = [f"{label} after {_s(mean)}" for label, mean in ranked]
-    parts += [f"{label} never" for label in never]
-    ours = f"{target:.0%} is reached on {_workers(workers)} by {', '.join(parts)}."
-    numbers = {label: mean.mean for label, mean in ranked}
-    yield Finding(f"Time to {target:.0%}", workload.title, ours, LITERATURE["target"], numbers)
+    reached = [f"{label} after {_s(mean)}" for label, mean in ranked]
+    never = [label for label in tried if label not in dict(ranked)]
+    sentences = []
+    if reached:
+        sentences.append(
+            f"On {_workers(workers)} {_percent(target)} is reached by {_listed(reached)}."
+        )
+    if never:
+        sentences.append(f"{_listed(never)} did not reach it.")
+    yield Finding(
+        f"Time to {_percent(target)} accuracy", workload.title, tuple(sentences),
+        LITERATURE["target"], {label: mean.mean for label, mean in ranked},
+    )  # fmt: skip
 
 
 def _has_accuracy(one: Series, workers: int) -> bool:
@@ -266,31 +281,24 @@ def _has_accuracy(one: Series, workers: int) -> bool:
 
 def _links(workload: Workload) -> Iterator[Finding]:
     """How much a slower link costs each stack, on the most workers."""
-    workers = workload.most_workers
-    by_stack: dict[tuple[str, str, int], dict[int, Measured]] = {}
-    names: dict[tuple[str, str, int], str] = {}
+    by_stack: dict[str, dict[int, Measured]] = {}
     for one in workload.distributed:
-        mean = one.measured(seconds_per_epoch).get(workers)
-        case = one.case
-        if case.link_mbit and mean is not None:
-            key = (case.transport, case.compression, one.runs[workers].case.batch_size)
-            by_stack.setdefault(key, {})[case.link_mbit] = mean
-            names.setdefault(key, one.label)
-    parts, numbers = [], {}
-    for key, rates in by_stack.items():
+        mean = one.measured(seconds_per_epoch).get(workload.most_workers)
+        if one.case.link_mbit and mean is not None:
+            by_stack.setdefault(one.stack, {})[one.case.link_mbit] = mean
+    sentences, numbers = [], {}
+    for stack, rates in by_stack.items():
         slow, fast = min(rates), max(rates)
         if slow != fast:
-            ratio = rates[slow].mean / rates[fast].mean
-            label = names[key].rsplit(", ", 1)[0]
-            numbers[label] = ratio
-            parts.append(
-                f"{label} takes {ratio:.2f} times as long with {slow} as with {fast} Mbit/s"
+            numbers[stack] = rates[slow].mean / rates[fast].mean
+            sentences.append(
+                f"{stack}: an epoch takes{_times(rates[slow], rates[fast])} as long over links of "
+                f"{slow} Mbit/s as over {fast} Mbit/s."
             )
-    if parts:
+    if sentences:
         yield Finding(
-            "Speed of the network", workload.title, "; ".join(parts) + ".", LITERATURE["link"],
-            numbers,
-        )  # fmt: skip
+            "Speed of the network", workload.title, tuple(sentences), LITERATURE["link"], numbers
+        )
 
 
 def _model_size(groups: list[Workload]) -> Iterator[Finding]:
@@ -307,13 +315,15 @@ def _model_size(groups: list[Workload]) -> Iterator[Finding]:
             workers = max(common)
             pair = [value[label][workers] for value in values]
             numbers[label] = pair[1] - pair[0]
-            parts.append(f"{label} {pair[0]:.0%} and {pair[1]:.0%} on {workers} workers")
+            parts.append(
+                f"{label} on {workers} workers: {_percent(pair[0])} and {_percent(pair[1])}."
+            )
     if parts:
         names = [
             f"{get_model(w.model).title} ({get_model(w.model).weights:,} weights)"
             for w in (small, large)
         ]
-        ours = f"Efficiency with {names[0]} and with {names[1]}: {'; '.join(parts)}."
+        ours = (f"Efficiency with {names[0]} and with {names[1]}:", *parts)
         yield Finding("Size of the model", "all", ours, LITERATURE["size"], numbers)
 
 
@@ -321,7 +331,7 @@ def _efficiency_by_label(workload: Workload) -> dict[str, dict[int, float]]:
     return {one.label: efficiencies(one) for one in workload.distributed}
 
 
-def _failures(records: list[CaseRecord]) -> Iterator[Finding]:
+def _failures(groups: list[Workload], records: list[CaseRecord]) -> Iterator[Finding]:
     if not records:
         return
     counts = {
@@ -329,11 +339,27 @@ def _failures(records: list[CaseRecord]) -> Iterator[Finding]:
         for status in ("failed", "timed out")
     }
     bad = [f"{count} {status}" for status, count in counts.items() if count]
-    ours = f"All {len(records)} runs finished."
+    sentences = [f"All {len(records)} runs finished."]
     if bad:
-        ours = f"Of {len(records)} runs {' and '.join(bad)}."
+        sentences = [f"Of {len(records)} runs {' and '.join(bad)}."]
+        sentences += [
+            f"{workload.title}, {one.label} on {_workers(workers)}: {_listed(_statuses(runs))}."
+            for workload in groups
+            for one in workload.series
+            for workers, runs in one.runs.items()
+            if len(runs.finished) < len(runs.records)
+        ]
     numbers = {status: float(count) for status, count in counts.items()}
-    yield Finding("Failures", "all", ours, LITERATURE["failures"], numbers)
+    yield Finding("Failures", "all", tuple(sentences), LITERATURE["failures"], numbers)
+
+
+def _statuses(runs: Runs) -> list[str]:
+    found = [record.status for record in runs.records]
+    return [
+        f"{found.count(status)} of {len(found)} {status}"
+        for status in dict.fromkeys(found)
+        if status != "finished"
+    ]
 
 
 def _ranked(series: Iterable[Series], workers: int, number: Number) -> list[tuple[str, Measured]]:
@@ -343,9 +369,7 @@ def _ranked(series: Iterable[Series], workers: int, number: Number) -> list[tupl
 
 
 def _times(ours: Measured, reference: Measured) -> str:
-    if equal(ours, reference):
-        return "as long as with"
-    return f"{ours.mean / reference.mean:.2f} times as long as with"
+    return "" if equal(ours, reference) else f" {ours.mean / reference.mean:.2f} times"
 
 
 def _longer(change: float) -> str:
@@ -354,6 +378,14 @@ def _longer(change: float) -> str:
 
 def _workers(count: int) -> str:
     return "1 worker" if count == 1 else f"{count} workers"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _listed(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 def _s(mean: Measured) -> str:

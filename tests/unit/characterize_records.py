@@ -115,7 +115,7 @@ def many() -> list[CaseRecord]:
                     repeat=repeat,
                     start_up=2,
                     accuracies=(0.45, 0.66, 0.74, 0.8, 0.83),
-                )  # fmt: skip
+                )
             )
     slow = [i for i, r in enumerate(found) if r.case.transport == "grpc" and r.case.workers == 4]
     for index in slow[:3]:
