@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _data import Mnist, MnistError, Split, load_mnist
 from _session import spark_session
 
 from spark_dlobd import DLEstimator, HorovodConfig
-from spark_dlobd.errors import MissingDependencyError
+from spark_dlobd.characterize.mnist import Mnist, Split, load_mnist
+from spark_dlobd.errors import DataError, MissingDependencyError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -95,7 +95,7 @@ def main() -> None:
         mnist = load_mnist(options.data)
         with spark_session("mnist", options.master or f"local[{options.workers}]") as spark:
             run(spark, mnist, options)
-    except (MnistError, MissingDependencyError) as error:
+    except (DataError, MissingDependencyError) as error:
         sys.exit(str(error))
 
 

