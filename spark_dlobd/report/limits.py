@@ -80,7 +80,7 @@ def _largest(shares: Parts) -> By:
     if shares["input"] is None and shares["compute"] is None:
         return "unknown"
     if shares["compute"] is None or shares["communication"] is None or shares["waiting"] is None:
-        # what cannot be told apart is surely less than half then
+        # the parts that were not told apart could be larger than less than half
         return "input" if (shares["input"] or 0.0) > 0.5 else "unknown"
     candidates: dict[By, float] = {
         "compute": shares["compute"],
@@ -170,7 +170,7 @@ def _synchronization(facts: Facts) -> str:
     advice = _LESS_TRAFFIC.get(facts.backend, "fewer synchronizations")
     return (
         f"Synchronization limits this fit. {_spent(facts)}{sent} A larger batchSize means fewer "
-        f"synchronizations an epoch; others ways are {advice}. With fewer workers the same "
+        f"synchronizations an epoch; other ways are {advice}. With fewer workers the same "
         "epoch may be faster."
     )
 

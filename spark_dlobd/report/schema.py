@@ -179,8 +179,8 @@ class Measurements(TypedDict):
 class FitReport(Measurements, total=False):
     """Everything known about one fit, JSON-able.
 
-    A fit that succeeded has all of these but the last group, whose keys belong to single
-    backends.
+    A fit that succeeded has all of these but those that name a backend: others may lack
+    them.
 
     Attributes
     ----------
@@ -196,16 +196,20 @@ class FitReport(Measurements, total=False):
         How rows were divided.
     epoch_rows : list of int
         Rows trained on in each epoch; fewer where a callback stopped within one.
-    fit_seconds, reading_seconds : float
-        Of Keras's ``fit``, and in the reading thread of rank 0 in its last epoch.
+    fit_seconds : float
+        Of Keras's ``fit``, or all epochs with their validation.
     materialized_bytes, data_url : int, str
         The files that were trained on.
-    trainable_weights, gradient_bytes : int
-        Number of weights with a gradient, and bytes of all gradients.
+    trainable_weights : int
+        Number of weights that are trained.
     weights_hash : str
         SHA-256 of the trained weights, equal on all ranks.
     mlflow_run_id, mlflow_model_id : str
         Where MLflow has the fit, if it does.
+    gradient_bytes : int
+        local, horovod: of the gradients of one worker, uncompressed.
+    reading_seconds : float
+        local, horovod: in the reading thread of rank 0, in its last epoch.
     rank_seconds : dict
         horovod: of rank 0 until it was ready, had joined and was done.
     phase_seconds, last_job : dict

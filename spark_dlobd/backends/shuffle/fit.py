@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import time
 import traceback
 from contextlib import ExitStack
@@ -346,6 +347,7 @@ class ShuffleFit:
                     self._config.sync_every,
                 ),
                 "transport": f"spark shuffle: {self._config.wire}",
+                "trainable_weights": sum(math.prod(v.shape) for v in model.trainable_variables),
                 "weights": self._master.slices.total,
                 "slices": list(self._master.slices.lengths),
                 "cut": "between workers' weights" if rule is None else rule.reason,
