@@ -81,6 +81,9 @@ class GangState:
             self.hosts[task] = event["host"]
         elif kind == "phase":
             self.phases[task] = event["phase"]
+            self.reporter.worker_phase(event["phase"])
+        elif kind == "measured":
+            self.reporter.measured(rank, event)
         elif kind == "met":
             self.met.add(task)
         elif kind == "steps":

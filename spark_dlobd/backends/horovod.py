@@ -169,6 +169,7 @@ class HorovodBackend:
 
         from spark_dlobd.backends.barrier import GangTask, run_task
         from spark_dlobd.backends.gang import run_gang
+        from spark_dlobd.report.traffic import allreduce_bytes, wire_bytes
         from spark_dlobd.spark import slots
         from spark_dlobd.training.job import TrainResult
 
@@ -195,6 +196,12 @@ class HorovodBackend:
                 config.start_timeout_s,
             )
         report = {**gang.event["report"], "transport": self._transport(gang.log_lines)}
+        payload_bytes = wire_bytes(
+            report["trainable_weights"], report["gradient_bytes"], config.compression
+        )
+        report["bytes_sent_per_step"] = allreduce_bytes(
+            payload_bytes, job.config.world_size, config.gradient_accumulation_steps
+        )
         return TrainResult(gang.archive, gang.event["history"], report)
 
     def _transport(self, log_lines: list[str]) -> str:

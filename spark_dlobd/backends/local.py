@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -66,7 +67,10 @@ class LocalBackend:
                     data,
                     SingleProcess(),
                     events,
-                    LoopOptions(virtual_workers=job.config.world_size),
+                    LoopOptions(
+                        virtual_workers=job.config.world_size,
+                        measured=functools.partial(reporter.measured, 0),
+                    ),
                 )
         except DLError:
             raise
@@ -80,7 +84,8 @@ class LocalBackend:
                 events.current,
                 traceback.format_exc(),
             ) from error
-        return replace(result, report={**result.report, "transport": "none (one process)"})
+        facts = {"transport": "none (one process)", "bytes_sent_per_step": 0.0}
+        return replace(result, report={**result.report, **facts})
 
 
 class _RandomNumbers:
@@ -128,6 +133,7 @@ class _ReporterEvents:
 
     def phase(self, text: str) -> None:
         self.current = text
+        self._reporter.worker_phase(text)
 
     def steps(self, steps: list[tuple[int, int, dict[str, float]]]) -> None:
         self._reporter.steps(steps)

@@ -56,9 +56,11 @@ def run(events: FrameEvents, stdin: IO[bytes]) -> None:
     group.check_agreement(_facts(job, plans(job, data, group.size)[0].describe()))
     events.tell({"kind": "met"})
     joined = time.monotonic() - started
-    result = train_rank(
-        model, job, data, group, events, LoopOptions(accumulation_steps=options["accumulation"])
+    loop = LoopOptions(
+        accumulation_steps=options["accumulation"],
+        measured=lambda facts: events.tell({"kind": "measured", **facts}),
     )
+    result = train_rank(model, job, data, group, events, loop)
     hvd.shutdown()
     report = {
         **result.report,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from spark_dlobd.errors import ConfigurationError, ModelError
+from spark_dlobd.training.target import Target
 
 T = TypeVar("T")
 
@@ -139,6 +140,11 @@ def backend_config(value: Any) -> Any:
     from spark_dlobd.backends import registry
 
     return registry.to_param(value)
+
+
+def target(value: Any) -> str:
+    """A metric, a comparison and a number, as the one way to write them."""
+    return str(Target.parse(value))
 
 
 def checked_callbacks(value: Any) -> tuple[Any, ...]:

@@ -59,6 +59,9 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
         workers changes neither the learning rate nor the mathematics.
     epochs : int, default 1
         Passes over the training rows.
+    stopWhen : str, optional
+        Ends the training after the first epoch that reaches it, on all workers together:
+        a metric, one of >=, >, <=, < and a number, e.g. ``"val_accuracy >= 0.985"``.
     numTrainWorkers : int, default 1
         Workers that train together; each takes a slot.
     backend : str or config object, default "auto"
@@ -128,6 +131,7 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
         learningRate: float | None = None,
         batchSize: int | None = None,
         epochs: int | None = None,
+        stopWhen: str | None = None,
         numTrainWorkers: int | None = None,
         backend: Any = None,
         callbacks: Sequence[Any] = (),

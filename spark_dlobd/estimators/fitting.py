@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.data.materialize import materialize
 from spark_dlobd.errors import TrainingError
 from spark_dlobd.estimators.model import DLModel
 from spark_dlobd.estimators.preparation import DataRequest, Prepared, prepare
+from spark_dlobd.report.build import Settings, build_report
 from spark_dlobd.tracking.facts import system_facts
 from spark_dlobd.tracking.reporter import Reporter, status_of
 
@@ -32,11 +34,11 @@ logger = logging.getLogger("spark_dlobd")
 
 def fit_once(estimator: DLEstimator, dataset: DataFrame) -> DLModel:
     """Check, materialize, train."""
-    prepared = prepare(estimator, dataset)
-    fit = _Fit(estimator, prepared)
+    began = time.monotonic()
+    fit = _Fit(estimator, prepare(estimator, dataset), began)
     with fit.tracked(), ExitStack() as stack:
         with fit.reporter.phase("materialize"):
-            data = stack.enter_context(_materialized(dataset, prepared.request))
+            data = stack.enter_context(_materialized(dataset, fit.request))
         return fit.train(dataset, data)
 
 
@@ -102,11 +104,11 @@ class SharedDataFits(Iterator[tuple[int, DLModel]]):
                 self._stack.close()
 
     def _fit(self, estimator: DLEstimator) -> DLModel:
-        prepared = prepare(estimator, self._dataset)
-        fit = _Fit(estimator, prepared)
+        began = time.monotonic()
+        fit = _Fit(estimator, prepare(estimator, self._dataset), began)
         with fit.tracked():
             with fit.reporter.phase("materialize"):
-                data = self._get(prepared.request)
+                data = self._get(fit.request)
             return fit.train(self._dataset, data)
 
     def _get(self, request: DataRequest) -> DatasetRef:
@@ -123,25 +125,34 @@ class SharedDataFits(Iterator[tuple[int, DLModel]]):
 class _Fit:
     """One training with its reporter and report."""
 
-    def __init__(self, estimator: DLEstimator, prepared: Prepared) -> None:
+    def __init__(self, estimator: DLEstimator, prepared: Prepared, began: float) -> None:
         self._estimator = estimator
         self._prepared = prepared
-        self._report: dict[str, Any] = {
-            "backend": prepared.backend.name,
-            "backend_reason": prepared.reason,
-            "workers": prepared.job.config.world_size,
-            "batch_size": prepared.job.config.batch_size,
-            "seed": prepared.job.config.seed,
-            "system": system_facts(),
-        }
         config = prepared.job.config
+        self._settings = Settings(
+            backend=prepared.backend.name,
+            backend_reason=prepared.reason,
+            workers=config.world_size,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            system=system_facts(),
+        )
+        self._told: dict[str, Any] = {}
+        self._report: dict[str, Any] = {}
         self._trackers = _trackers(estimator)
         self.reporter = Reporter(
             epochs=config.epochs,
             batch_size=config.batch_size,
             trackers=self._trackers,
             verbose=config.verbose,
+            began=began,
         )
+        self.reporter.seconds["prepare"] = self.reporter.observed.now
+
+    @property
+    def request(self) -> DataRequest:
+        """What is to be materialized."""
+        return self._prepared.request
 
     def tracked(self) -> _Tracked:
         """Context that opens the trackers' run and ends it as the fit ended."""
@@ -158,14 +169,34 @@ class _Fit:
         self.reporter.expect(plan.steps_per_epoch)
         self.reporter.dataset(data)
         result = prepared.backend.fit(dataset.sparkSession, prepared.job, data, self.reporter)
-        self._report |= result.report
-        self._report |= {
+        self._told |= result.report
+        self._told |= {
             "rows": {"train": data.rows("train"), "validation": data.rows("validation")},
             "skipped_rows": data.skipped_rows,
             "materialized_bytes": data.bytes,
             "data_url": data.root,
         }
         return self._model(result)
+
+    def complete_report(self) -> None:
+        """Derive the report from what was told; the model holds the same dict.
+
+        A report that cannot be derived is no reason to lose a trained model.
+        """
+        reporter = self.reporter
+        try:
+            self._report |= build_report(
+                self._settings,
+                self._told,
+                reporter.observed,
+                reporter.seconds,
+                reporter.warnings,
+                self._prepared.target,
+            )
+        except Exception:
+            logger.exception("The report of this fit has only what the backend told.")
+            facts = {"seconds": reporter.seconds, "warnings": reporter.warnings}
+            self._report |= {**asdict(self._settings), **self._told, **facts}
 
     def _model(self, result: TrainResult) -> DLModel:
         model = DLModel.from_training(
@@ -199,8 +230,7 @@ class _Tracked:
         self, kind: type[BaseException] | None, error: BaseException | None, _: object
     ) -> None:
         fit = self._fit
-        fit._report["seconds"] = fit.reporter.seconds
-        fit._report["warnings"] = fit.reporter.warnings
+        fit.complete_report()
         if error is None:
             model = fit.trained.getKerasModel() if fit._trackers else None
             with fit.reporter.phase("log"):

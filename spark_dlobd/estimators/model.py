@@ -140,30 +140,15 @@ class DLModel(
 
     @property
     def report(self) -> dict[str, Any]:
-        """Facts about the training, JSON-able.
+        """Facts about the training, JSON-able; empty for a model that was not trained here.
 
         Returns
         -------
         dict
-            Empty for a model that was not trained here, else
-
-            - ``backend``, ``backend_reason``, ``transport``: what trained, why it was
-              chosen, and what carried the gradients;
-            - ``workers``, ``batch_size``, ``seed``: the settings;
-            - ``rows``: number of ``train`` and ``validation`` rows, ``skipped_rows``:
-              those left out by ``handleInvalid="skip"``;
-            - ``rows_per_epoch``, ``steps_per_epoch``, ``plan``: how rows were divided;
-            - ``seconds``: per phase, ``fit_seconds``: of Keras's ``fit``, ``epoch_seconds``:
-              of each epoch, ``reading_seconds``: in the reading thread of rank 0;
-            - ``materialized_bytes``, ``data_url``: the files that were trained on;
-            - ``weights_hash``: of the trained weights, equal on all ranks;
-            - ``rank_seconds``: of rank 0 until it was ready, had joined and was done (horovod);
-            - ``servers``, ``steps_per_call``: of parameter servers; ``rows_by_worker``,
-              ``calls_by_worker``, ``worker_seconds``: what each worker did;
-              ``staleness``: mean and maximum number of updates between reading the weights
-              and applying the gradient; ``worker_restarts``: workers started again;
-            - ``system``: versions and hardware, ``warnings``: what the driver warned of;
-            - ``mlflow_run_id``, ``mlflow_model_id``: where MLflow has the fit, if it does.
+            A `spark_dlobd.report.schema.FitReport`, which documents every key: seconds by
+            phase and epoch, metrics over time, seconds to accuracies and to the target,
+            bytes sent, shares of the time, utilization by rank, what limits the fit, and
+            how it came about (versions, seed, shard plan, backend and transport).
         """
         return self._report
 

@@ -339,6 +339,26 @@ class HasValidationFraction(Params):
         return self.getOrDefault(self.validationFraction)
 
 
+class HasStopWhen(Params):
+    """Param stopWhen: a metric and a value that end the training. Default None."""
+
+    stopWhen: Param[str | None] = Param(
+        Params._dummy(),
+        "stopWhen",
+        "ends the training after the first epoch whose metrics say so, for example "
+        "'val_accuracy >= 0.985' or 'loss < 0.1'. Default None: all epochs.",
+        typeConverter=to.optional(to.target),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._setDefault(stopWhen=None)
+
+    def getStopWhen(self) -> str | None:
+        """Value of stopWhen."""
+        return self.getOrDefault(self.stopWhen)
+
+
 class HasHandleInvalid(Params):
     """Param handleInvalid: what happens to rows that cannot be used. Default ``"error"``."""
 
@@ -518,6 +538,7 @@ class TrainingParams(
     HasSeed,
     HasBatchSize,
     HasEpochs,
+    HasStopWhen,
     HasLearningRate,
     HasNumTrainWorkers,
     HasLoss,

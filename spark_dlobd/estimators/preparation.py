@@ -27,6 +27,7 @@ from spark_dlobd.training.job import (
     TrainJob,
 )
 from spark_dlobd.training.output import loss_name
+from spark_dlobd.training.target import Target
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -63,6 +64,8 @@ class Prepared:
         Why this backend.
     label_metadata : dict
         Metadata of the label column.
+    target : Target or None
+        What ends the training early.
     """
 
     job: TrainJob
@@ -70,6 +73,7 @@ class Prepared:
     backend: Backend
     reason: str
     label_metadata: dict[str, Any]
+    target: Target | None = None
 
 
 def prepare(estimator: DLEstimator, dataset: DataFrame) -> Prepared:
@@ -99,6 +103,8 @@ def prepare(estimator: DLEstimator, dataset: DataFrame) -> Prepared:
     columns = _columns(estimator, dataset.schema, model, compile_config, output)
     custom_objects = keras_codec.custom_objects_of(model, compile_config)
     _try_compile(model, compile_config, custom_objects)
+    validation = _validation(estimator, dataset.schema)
+    target = _target(estimator.getStopWhen(), model, columns, validation is not None)
     spec = ModelSpec(
         archive=estimator.model_archive,
         compile_config=compile_config,
@@ -112,7 +118,7 @@ def prepare(estimator: DLEstimator, dataset: DataFrame) -> Prepared:
         seed=estimator.getSeed(),
         shuffle=estimator.getShuffle(),
         class_weight=_class_weight(estimator, output),
-        callbacks=tuple(estimator.callbacks),
+        callbacks=(*estimator.callbacks, *_stop_at(target)),
         verbose=estimator.getVerbose(),
     )
     job = TrainJob(uuid.uuid4().hex[:12], spec, columns, config)
@@ -122,13 +128,13 @@ def prepare(estimator: DLEstimator, dataset: DataFrame) -> Prepared:
     backend.check(dataset.sparkSession, job)
     request = DataRequest(
         columns,
-        _validation(estimator, dataset.schema),
+        validation,
         "skip" if estimator.getHandleInvalid() == "skip" else "error",
         estimator.getCacheDir(),
         workers,
     )
     metadata = dict(dataset.schema[estimator.getLabelCol()].metadata or {})
-    return Prepared(job, request, backend, reason, metadata)
+    return Prepared(job, request, backend, reason, metadata, target)
 
 
 def _check_dataset(dataset: Any) -> None:
@@ -211,6 +217,35 @@ def _validation(estimator: DLEstimator, schema: StructType) -> ValidationSplit |
     if fraction:
         return ValidationSplit(fraction=fraction, seed=estimator.getSeed())
     return None
+
+
+def _target(text: str | None, model: Any, columns: ColumnSpec, validates: bool) -> Target | None:
+    """The Param stopWhen, checked against the metrics of the model where they are known."""
+    if text is None:
+        return None
+    target = Target.parse(text)
+    names = keras_codec.metric_names(model, columns)
+    if names is not None:
+        known = [*names, *(f"val_{name}" for name in names if validates)]
+        if target.metric not in known:
+            hint = (
+                ""
+                if validates
+                else " Names with val_ need validation rows: set "
+                + ("validationFraction or validationIndicatorCol.")
+            )
+            raise ConfigurationError(
+                f"stopWhen must name one of {', '.join(map(repr, known))}. Got {text!r}.{hint}"
+            )
+    return target
+
+
+def _stop_at(target: Target | None) -> list[Any]:
+    if target is None:
+        return []
+    from spark_dlobd.training.callbacks import StopAtTarget
+
+    return [StopAtTarget(target)]
 
 
 def _class_weight(estimator: DLEstimator, output: OutputSpec) -> dict[int, float] | None:

@@ -8,10 +8,13 @@ import logging
 import os
 import re
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spark_dlobd.report.metrics import report_metrics
+from spark_dlobd.report.page import report_page
 from spark_dlobd.tracking.curves import curves_png
 from spark_dlobd.tracking.encoding import redact
 from spark_dlobd.tracking.facts import system_facts
@@ -138,8 +141,27 @@ class MlflowSink:
             self._client.log_dict(self._run, report, "report.json")
             if history:
                 self._log_bytes(curves_png(history), "learning_curves.png")
+            self._log_report(self._final["report"], self._final["status"])
             if model is not None and self.log_model:
                 self._log_keras_model(model)
+
+    def _log_report(self, report: Record, status: str) -> None:
+        """Log the report's numbers as metrics, and its page if it is a whole report."""
+        from mlflow.entities import Metric
+
+        now_ms = int(time.time() * 1000)
+        numbers = report_metrics(report)
+        metrics = [Metric(_key(name), value, now_ms, 0) for name, value in numbers.items()]
+        if metrics:
+            self._client.log_batch(self._run, metrics=metrics, synchronous=True)
+        if "limit" not in report:
+            return
+        try:
+            page = report_page(report, status).encode()
+        except Exception:  # drawing it must not keep the model from being logged
+            logger.exception("The page of the report was not drawn.")
+        else:
+            self._log_bytes(page, "report.html")
 
     def close(self, status: str) -> None:
         """End the run if it is ours."""

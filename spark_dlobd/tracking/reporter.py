@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from spark_dlobd.report.observed import Observed
 from spark_dlobd.tracking.progress import ProgressLine, progress_for
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Reporter:
         error is a terminal, and passes workers' log lines on at INFO.
     clock : callable, optional
         Seconds that only grow; for tests.
+    began : float, optional
+        When the fit began, of `clock`. Default is now.
 
     Examples
     --------
@@ -66,7 +69,10 @@ class Reporter:
         trackers: Sequence[Tracker] = (),
         verbose: int = 1,
         clock: Callable[[], float] = time.monotonic,
+        began: float | None = None,
     ) -> None:
+        self.observed = Observed(clock() if began is None else began, clock)
+        """Times and measurements, for the report."""
         self.epochs = epochs
         self.steps_per_epoch = steps_per_epoch
         self.batch_size = batch_size
@@ -173,10 +179,21 @@ class Reporter:
             for later in [known for known in self._by_epoch if known >= epoch]:
                 del self._by_epoch[later]
             self._by_epoch[epoch] = values
+            self.observed.epoch(epoch, values)
             self._fan_out("epoch", epoch, values)
             self._show("epoch", epoch, values)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         logger.info("epoch %d/%d  %s", epoch + 1, self.epochs, shown)
+
+    def worker_phase(self, text: str) -> None:
+        """What a rank of a gang, or the local backend, does now, e.g. ``train epoch 0``."""
+        with self._lock:
+            self.observed.worker_phase(text)
+
+    def measured(self, rank: int, facts: dict[str, Any]) -> None:
+        """What one rank measured, as `Observed.measured` describes it."""
+        with self._lock:
+            self.observed.measured(rank, facts)
 
     def log(self, rank: int, host: str, text: str) -> None:
         """Keep and pass on what a worker printed or logged."""

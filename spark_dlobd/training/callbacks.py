@@ -10,8 +10,10 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
+from spark_dlobd.errors import ConfigurationError
 from spark_dlobd.training.collective import Collective
 from spark_dlobd.training.state import check_same_weights, sum_metrics
+from spark_dlobd.training.target import Target
 
 _FLUSH_EVERY_S = 0.5
 
@@ -93,9 +95,12 @@ class GroupBegin(keras.callbacks.Callback):  # type: ignore[misc]
         self._merge_statistics = merge_statistics
         self._epoch = 0
         self._began = 0.0
+        self._taken = 0
         self.weights_hash = ""
         self.epoch_seconds: list[float] = []
         """Seconds of the training steps of each epoch, validation left out."""
+        self.epoch_steps: list[int] = []
+        """Steps of each epoch; fewer where one was ended."""
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Point the reader at the epoch."""
@@ -105,6 +110,7 @@ class GroupBegin(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Stop at a loss that is not finite; merge after the last step."""
+        self._taken = batch + 1
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
             raise NonFiniteLoss.at(loss, self._epoch, batch)
@@ -117,6 +123,7 @@ class GroupBegin(keras.callbacks.Callback):  # type: ignore[misc]
             sum_metrics(self.model, self._group)
         self._merge_statistics()
         self.epoch_seconds.append(time.monotonic() - self._began)
+        self.epoch_steps.append(self._taken)
 
     def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Merge metrics after the last step of a validation."""
@@ -209,6 +216,34 @@ class Telling(keras.callbacks.Callback):  # type: ignore[misc]
         self._flush()
         if self._tell_metrics:
             self._events.epoch(epoch, {name: float(v) for name, v in (logs or {}).items()})
+
+
+class StopAtTarget(keras.callbacks.Callback):  # type: ignore[misc]
+    """Ends the training after the epoch that reaches the Param ``stopWhen``.
+
+    Its metrics are those of all ranks, so all ranks decide alike.
+    """
+
+    def __init__(self, target: Target) -> None:
+        super().__init__()
+        self._target = target
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Compare.
+
+        Raises
+        ------
+        ConfigurationError
+            The epoch has no such metric.
+        """
+        logs = logs or {}
+        if self._target.metric not in logs:
+            raise ConfigurationError(
+                f"stopWhen must name a metric of the training: {', '.join(map(repr, logs))}. "
+                f"Got {str(self._target)!r}."
+            )
+        if self._target.reached(float(logs[self._target.metric])):
+            self.model.stop_training = True
 
 
 def callbacks_of_rank(callbacks: Sequence[Any], rank: int) -> list[Any]:

@@ -9,7 +9,7 @@ import hashlib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.errors import ModelError
 from spark_dlobd.training.compile_args import compile_config, compile_model, own_compile_config
@@ -20,6 +20,9 @@ from spark_dlobd.training.custom_objects import (
     registered,
 )
 from spark_dlobd.training.output import output_spec
+
+if TYPE_CHECKING:
+    from spark_dlobd.training.job import ColumnSpec
 
 __all__ = [
     "CustomObjects",
@@ -234,3 +237,19 @@ def _explain(error: Exception) -> str:
             "loading."
         )
     return f"The model cannot be rebuilt from its file: {type(error).__name__}: {reason}"
+
+
+def metric_names(model: Any, columns: ColumnSpec) -> list[str] | None:
+    """Names in the logs of a compiled model; None if its own step may log anything."""
+    import keras
+
+    if type(model).train_step is not keras.Model.train_step:
+        return None
+    tensors = [
+        keras.KerasTensor((2, *column.shape), dtype)
+        for column, dtype in zip(
+            columns.all, (input_dtype(model), columns.label.dtype, "float32"), strict=False
+        )
+    ]
+    model._symbolic_build(data_batch=tuple(tensors))
+    return list(model.get_metrics_result())

@@ -5,6 +5,7 @@ Imported late: it imports TensorFlow.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from spark_dlobd.training.callbacks import (
 )
 from spark_dlobd.training.collective import Collective
 from spark_dlobd.training.job import TrainJob, TrainResult
+from spark_dlobd.training.measure import Measurement, Tell
 from spark_dlobd.training.state import average_statistics, rank_seeds, seed_states
 from spark_dlobd.training.step import GroupOptimizer, StepClock, compile_step_without_apply
 from spark_dlobd.training.virtual import VirtualWorkers
@@ -41,10 +43,14 @@ class LoopOptions:
         Workers that share this process; more than one only in a group of one.
     accumulation_steps : int
         Steps summed locally before gradients are averaged.
+    measured : callable or None
+        Takes what this rank measures, as `Observed.measured` wants it; None measures
+        nothing.
     """
 
     virtual_workers: int = 1
     accumulation_steps: int = 1
+    measured: Tell | None = None
 
 
 @dataclass
@@ -165,7 +171,11 @@ def train_rank(
         seed_states(model), rank_seeds(model, config.seed, group.rank), strict=True
     ):
         variable.assign(value)
-    with _Instrumented(model, group, clock, options, config.seed) as instrumented:
+    measurement = Measurement(options.measured, group, train_plan.steps_per_epoch)
+    with (
+        measurement,
+        _Instrumented(model, group, clock, options, config.seed, measurement) as instrumented,
+    ):
 
         def begin_epoch(epoch: int) -> None:
             train.go_to(epoch)
@@ -182,15 +192,22 @@ def train_rank(
         telling = Telling(events, tell_metrics=group.rank == 0)
         started = time.monotonic()
         history = model.fit(
-            train.dataset(config.class_weight, dtype),
+            measurement.around(train.dataset(config.class_weight, dtype)),
             epochs=config.epochs,
             validation_data=None if validation is None else validation.dataset(None, dtype),
-            callbacks=[begin, telling, *callbacks_of_rank(config.callbacks, group.rank), end],
+            callbacks=[
+                begin,
+                *measurement.callbacks(begin),
+                telling,
+                *callbacks_of_rank(config.callbacks, group.rank),
+                end,
+            ],
             shuffle=False,  # the reader shuffles
             verbose=0,
         )
         seconds = time.monotonic() - started
     events.phase("collect")
+    sizes = train_plan.global_batch_sizes()
     return TrainResult(
         archive=keras_codec.model_to_archive(model) if group.rank == 0 else b"",
         history={name: [float(v) for v in values] for name, values in history.history.items()},
@@ -201,16 +218,32 @@ def train_rank(
             "plan": train_plan.describe(),
             "fit_seconds": seconds,
             "epoch_seconds": begin.epoch_seconds,
+            "epoch_rows": [sum(sizes[:steps]) for steps in begin.epoch_steps],
             "reading_seconds": train.seconds_reading,
+            **_weights_facts(model),
         },
     )
+
+
+def _weights_facts(model: Any) -> dict[str, int]:
+    sizes = [(math.prod(v.shape), tf.as_dtype(v.dtype).size) for v in model.trainable_variables]
+    return {
+        "trainable_weights": sum(count for count, _ in sizes),
+        "gradient_bytes": sum(count * each for count, each in sizes),
+    }
 
 
 class _Instrumented:
     """The model with this group's step and optimizer, given back on exit."""
 
     def __init__(
-        self, model: Any, group: Collective, clock: StepClock, options: LoopOptions, seed: int
+        self,
+        model: Any,
+        group: Collective,
+        clock: StepClock,
+        options: LoopOptions,
+        seed: int,
+        measurement: Measurement,
     ) -> None:
         self._model = model
         self._group = group
@@ -221,7 +254,9 @@ class _Instrumented:
             # the average over workers is done, so the optimizer sees a group of one
             self.optimizer: Any = None
             return
-        self.optimizer = GroupOptimizer(model, group, clock, options.accumulation_steps)
+        self.optimizer = GroupOptimizer(
+            model, group, clock, options.accumulation_steps, measurement.communication
+        )
         if group.size > 1 and model.jit_compile:
             model.jit_compile = False
             compile_step_without_apply(model)

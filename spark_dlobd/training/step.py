@@ -9,13 +9,16 @@ takes the same decision on every rank.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
 from spark_dlobd.data.plan import ShardPlan
 from spark_dlobd.errors import ModelError
 from spark_dlobd.training.collective import Collective
+
+if TYPE_CHECKING:
+    from spark_dlobd.training.measure import CommunicationTime
 
 
 class StepClock:
@@ -61,14 +64,22 @@ class GroupOptimizer:
         Weighs uneven shares.
     accumulation_steps : int, default 1
         Sum this many steps locally before one average and one update.
+    communication : CommunicationTime, optional
+        Times the average.
     """
 
     def __init__(
-        self, model: Any, group: Collective, clock: StepClock, accumulation_steps: int = 1
+        self,
+        model: Any,
+        group: Collective,
+        clock: StepClock,
+        accumulation_steps: int = 1,
+        communication: CommunicationTime | None = None,
     ) -> None:
         self._group = group
         self._clock = clock
         self._every = accumulation_steps
+        self._communication = communication
         self._optimizer = model.optimizer
         self.stop_wish = tf.Variable(0, dtype=tf.int32, trainable=False, name="stop_wish")
         self.stop_agreed = tf.Variable(0, dtype=tf.int32, trainable=False, name="stop_agreed")
@@ -104,10 +115,16 @@ class GroupOptimizer:
             self._accumulate(gradients, variables)
 
     def _average_and_apply(self, gradients: list[Any], variables: list[Any]) -> None:
-        averaged = self._group.average_gradients(gradients)
+        averaged = self._average(gradients)
         if self._group.size > 1:
             self.stop_agreed.assign(self._group.any_flag(self.stop_wish))
         self._original(averaged, variables)
+
+    def _average(self, gradients: list[Any]) -> list[Any]:
+        if self._communication is None:
+            return self._group.average_gradients(gradients)
+        position = self._clock.position - 1  # the clock has advanced
+        return self._communication.measured(self._group.average_gradients, gradients, position)
 
     def _accumulate(self, gradients: list[Any], variables: list[Any]) -> None:
         sums = [self._sums[id(variable)] for variable in variables]

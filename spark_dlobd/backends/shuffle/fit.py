@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import time
 import traceback
 from contextlib import ExitStack
@@ -22,8 +23,10 @@ from spark_dlobd.backends.shuffle.other_stages import release_stage, validation_
 from spark_dlobd.backends.shuffle.planner import Planner
 from spark_dlobd.backends.shuffle.task import ShuffleTask, StartPoint
 from spark_dlobd.backends.shuffle.timers import Timers
+from spark_dlobd.backends.shuffle.wire import bytes_per_weight
 from spark_dlobd.data.storage import CacheDirectory
 from spark_dlobd.errors import DLError, TrainingError, WorkerError
+from spark_dlobd.report.traffic import allreduce_bytes
 from spark_dlobd.spark import slots, spark_context
 from spark_dlobd.training.job import TrainResult
 
@@ -78,6 +81,7 @@ class ShuffleFit:
         self._phase = "start"
         self._restarts = 0
         self._repeats = 0
+        self._epoch_rows: list[int] = []
 
     @property
     def _world(self) -> int:
@@ -314,12 +318,14 @@ class ShuffleFit:
                 if new and rank == 0:
                     self._reporter.step(self._epoch, first + offset, logs)
             self._rows[rank, first] = event["rows"]
+            self._reporter.measured(rank, event["measured"])
         if "seconds" in event and "step" in event:
             self._timers.take(event)
 
     def _check_rows(self, steps: int) -> None:
         plan = self._master.replica.plan
         expected = sum(plan.global_batch_sizes()[:steps])
+        self._epoch_rows.append(expected)
         if sum(self._rows.values()) != expected:
             raise TrainingError(
                 f"The workers read {sum(self._rows.values())} rows in epoch {self._epoch}, the "
@@ -342,7 +348,16 @@ class ShuffleFit:
                 "plan": plan.describe(),
                 "fit_seconds": self._fit_seconds,
                 "epoch_seconds": self._seconds,
+                "epoch_rows": self._epoch_rows,
+                "ranks": self._timers.ranks(),
+                "spark_seconds": self._timers.report()["scheduling"],
+                "bytes_sent_per_step": allreduce_bytes(
+                    self._master.slices.total * bytes_per_weight(self._config.wire),
+                    self._world,
+                    self._config.sync_every,
+                ),
                 "transport": f"spark shuffle: {self._config.wire}",
+                "trainable_weights": sum(math.prod(v.shape) for v in model.trainable_variables),
                 "weights": self._master.slices.total,
                 "slices": list(self._master.slices.lengths),
                 "cut": "between workers' weights" if rule is None else rule.reason,

@@ -62,6 +62,7 @@ def gradient_stage(task: ShuffleTask, partition: int, records: Iterable[bytes]) 
     owned = SliceState.of(messages[partition]) if messages else None
     vector, worker = _start(task, partition, messages)
     clock.lap("get_weights")
+    waited = tools.replica.seconds_waiting
     try:
         if not messages:
             vector = travelled(task, vector)
@@ -88,9 +89,15 @@ def gradient_stage(task: ShuffleTask, partition: int, records: Iterable[bytes]) 
         "step": step,
         "logs": logs,
         "rows": sum(tools.replica.plan.local_batch_sizes(partition)[step:following]),
-        "seconds": clock.laps,
+        "seconds": _without_input(clock.laps, tools.replica.seconds_waiting - waited),
+        "measured": tools.sampler.drain(),
     }
     tell(task, event)
+
+
+def _without_input(laps: dict[str, float], waited: float) -> dict[str, float]:
+    """Count the wait for a batch by itself."""
+    return {**laps, "input": waited, "compute": laps["compute"] - waited}
 
 
 def _start(task: ShuffleTask, partition: int, messages: list[Message]) -> tuple[Array, WorkerState]:

@@ -7,6 +7,7 @@ it imports TensorFlow.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,6 +83,8 @@ class Replica:
         self._assign = self._traced_assign()
         self._feeds: dict[int, _Feed] = {}
         self._holds: tuple[Any, ...] | None = None
+        self.seconds_waiting = 0.0
+        """Time that steps waited for their batches."""
 
     @property
     def _dtype(self) -> str:
@@ -224,7 +227,9 @@ class Replica:
         """
         self._holds = None
         feed = self._feeds.setdefault(rank, _Feed(self._open(rank), self.job, self._dtype))
+        began = time.perf_counter()
         batch = feed.at(epoch, step)
+        self.seconds_waiting += time.perf_counter() - began
         full, tail = self.plan.gradient_scales(rank)
         scale = tail if step == self.plan.steps_per_epoch - 1 else full
         logs, gradient = self._step(batch, tf.constant(scale, tf.float32))

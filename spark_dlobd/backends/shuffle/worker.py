@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from spark_dlobd.backends.shuffle.task import ShuffleTask
 from spark_dlobd.data.dataset import DatasetRef
 from spark_dlobd.python_worker import keep_memory, limit_tensorflow_threads
+from spark_dlobd.report.sampling import Sampler
 from spark_dlobd.training.job import TrainJob
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Tools:
         self._replica: Replica | None = None
         self._optimizers: dict[int, SliceOptimizer] = {}
         self._settled = 0
+        self.sampler = Sampler().start()
         self.holds: dict[int, tuple[int, int]] = {}
         """Slice to the epoch and step before which its optimizer's state is the live one."""
 
@@ -102,7 +104,8 @@ class Tools:
             gc.freeze()
 
     def close(self) -> None:
-        """End the readers and let the garbage collection have what was exempt from it."""
+        """End readers and sampler; let the garbage collection have what was exempt from it."""
+        self.sampler.stop()
         if self._replica is not None:
             self._replica.close()
         gc.unfreeze()

@@ -1,0 +1,224 @@
+"""What the training loop measures."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from spark_dlobd.errors import MissingDependencyError
+from spark_dlobd.report import gpu, sampling
+from spark_dlobd.report.sampling import Sampler
+from spark_dlobd.training.measure import (
+    CommunicationTime,
+    InputWait,
+    Measurement,
+    tracing_seconds,
+    waiting_seconds,
+)
+
+
+def test_waiting_for_batches_is_measured_where_they_are_fetched() -> None:
+    def slow() -> Any:
+        for row in range(5):
+            time.sleep(0.05)
+            yield float(row)
+
+    wait = InputWait()
+    source = tf.data.Dataset.from_generator(slow, output_signature=tf.TensorSpec(()))
+    dataset = wait.around(source.apply(tf.data.experimental.assert_cardinality(5)))
+    assert int(dataset.cardinality()) == 5
+    assert [float(value) for value in dataset] == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert 0.25 <= wait.seconds < 1.0
+    wait.restart()
+    assert wait.seconds == 0.0
+
+
+def test_a_batch_that_is_there_is_not_waited_for() -> None:
+    wait = InputWait()
+    dataset = wait.around(tf.data.Dataset.range(3).prefetch(3))
+    for _ in dataset:
+        time.sleep(0.05)
+    assert wait.seconds < 0.05
+
+
+def test_elements_keep_their_structure() -> None:
+    source = tf.data.Dataset.from_tensor_slices((np.zeros((4, 2)), np.ones(4), np.ones(4)))
+    assert InputWait().around(source).element_spec == source.element_spec
+    pairs = tf.data.Dataset.zip((source, source))
+    assert InputWait().around(pairs).element_spec == pairs.element_spec
+
+
+class Group:
+    """Two ranks of which the other tells what a test gives it."""
+
+    rank = 0
+    size = 2
+
+    def __init__(self, other: Any) -> None:
+        self._other = np.asarray(other)
+
+    def gather(self, array: Any) -> Any:
+        return np.stack([array, self._other])
+
+
+def test_communication_is_timed_inside_the_graph() -> None:
+    timer = CommunicationTime(steps=3)
+
+    def average(gradients: list[Any]) -> list[Any]:
+        (gradient,) = gradients
+        slow = tf.numpy_function(lambda g: (time.sleep(0.05), g)[1], [gradient], tf.float32)
+        return [tf.ensure_shape(slow, gradient.shape)]
+
+    @tf.function
+    def step(position: Any) -> Any:
+        return timer.measured(average, [tf.ones(4)], position)[0]
+
+    for position in range(3):
+        np.testing.assert_array_equal(step(tf.constant(position, tf.int64)), np.ones(4))
+    assert 0.15 <= timer.seconds < 1.0
+    # the other rank comes last in every step and needs 10 ms for the exchange itself
+    waited = timer.split(Group([0.01, 0.01, 0.01]))
+    assert waited == pytest.approx(timer.seconds - 0.03)
+    timer.restart()
+    assert timer.seconds == 0.0
+
+
+def test_samples_are_bounded() -> None:
+    timer = CommunicationTime(steps=100_000)
+    average = list
+
+    @tf.function
+    def step(position: Any) -> Any:
+        return timer.measured(average, [tf.ones(1)], position)
+
+    step(tf.constant(99_999, tf.int64))
+    assert timer._samples.shape == (511,)
+
+
+def test_the_rank_that_comes_last_waits_for_nobody() -> None:
+    samples = np.array([[1.0, 3.0], [2.0, 1.0]])
+    assert waiting_seconds(samples, 0, total=8.0) == 4.0  # 2 of 4 sampled seconds
+    assert waiting_seconds(samples, 1, total=3.0) == 1.0  # 1 of 3
+    assert waiting_seconds(np.zeros((2, 2)), 0, total=0.0) == 0.0
+
+
+def test_tracing_is_what_the_first_call_took_longer() -> None:
+    assert tracing_seconds(1, first=3.0, steps=11, computing=8.0) == 2.5
+    assert tracing_seconds(5, first=5.0, steps=10, computing=7.0) == 3.0
+    assert tracing_seconds(1, first=0.1, steps=3, computing=2.1) == 0.0
+    assert tracing_seconds(4, first=3.0, steps=4, computing=3.0) == 0.0
+
+
+def test_nothing_is_measured_that_nobody_asked_for() -> None:
+    measurement = Measurement(None, Group([]), steps=3)
+    dataset = tf.data.Dataset.range(3)
+    with measurement:
+        assert measurement.around(dataset) is dataset
+        assert measurement.callbacks(None) == []  # type: ignore[arg-type]
+        assert measurement.communication is None
+        assert not [t for t in threading.enumerate() if t.name == "dlobd-sampler"]
+
+
+def test_a_sampler_sees_its_process_and_ends() -> None:
+    with Sampler(interval_s=0.05) as sampler:
+        until = time.monotonic() + 0.4
+        while time.monotonic() < until:
+            sum(range(10_000))
+    sampled = sampler.drain()["utilization"]
+    assert sampled["fields"] == list(sampling.FIELDS)
+    assert len(sampled["points"]) >= 2
+    cpu = [point[1] for point in sampled["points"]]
+    assert max(cpu) > 5
+    assert all(point[2] > 1e6 for point in sampled["points"])
+    assert "utilization" not in sampler.drain()
+    assert not [t for t in threading.enumerate() if t.name == "dlobd-sampler"]
+
+
+def test_a_sampler_that_fails_tells_why_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    import psutil
+
+    def refuse() -> None:
+        raise PermissionError("no /proc/net/dev")
+
+    monkeypatch.setattr(psutil, "net_io_counters", refuse)
+    with Sampler() as sampler:
+        pass
+    assert sampler.drain()["problem"] == (
+        "Sampling of utilization ended: PermissionError: no /proc/net/dev"
+    )
+
+
+class Nvml(types.ModuleType):
+    """Two GPUs as the package nvidia-ml-py shows them."""
+
+    def __init__(self) -> None:
+        super().__init__("pynvml")
+        self.open = 0
+
+    def nvmlInit(self) -> None:
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:
+        self.open -= 1
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> Any:
+        return types.SimpleNamespace(gpu=50 + 20 * handle)
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:
+        return types.SimpleNamespace(used=1000 + handle)
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An NVIDIA driver that is loaded."""
+    path = tmp_path / "version"
+    path.write_text("NVRM version")
+    monkeypatch.setattr(gpu, "_DRIVER", path)
+    return path
+
+
+def test_gpus_are_read_through_nvml(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = Nvml()
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with gpu.open_gpus() as gpus:
+        assert gpus is not None
+        assert gpus.read() == (60.0, 2001.0)
+    assert nvml.open == 0
+    with Sampler(interval_s=0.05) as sampler:
+        time.sleep(0.2)
+    sampled = sampler.drain()["utilization"]
+    assert sampled["fields"][-2:] == ["gpu_percent", "gpu_memory_bytes"]
+    assert sampled["points"][0][-2:] == [60.0, 2001.0]
+
+
+def test_no_visible_gpu_is_no_gpu(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    with gpu.open_gpus() as gpus:
+        assert gpus is None
+
+
+def test_gpus_without_the_package_are_told(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with pytest.raises(MissingDependencyError, match="pip install nvidia-ml-py"), gpu.open_gpus():
+        pass
+    with Sampler(interval_s=0.05) as sampler:
+        time.sleep(0.2)
+    facts = sampler.drain()
+    assert "nvidia-ml-py" in facts["problem"]
+    assert facts["utilization"]["fields"] == list(sampling.FIELDS)
