@@ -130,7 +130,8 @@ def test_files_are_pictures(drawn: list[Drawn], tmp_path: Path) -> None:
         "lenet-generated-mnist-end-to-end.svg",
     ]
     assert paths[0].read_bytes().startswith(b"\x89PNG")
-    assert drawn[0].svg() == paths[1].read_text()
+    same = drawn[0].svg() == paths[1].read_text()
+    assert same  # the text itself is too long to be compared by pytest
 
 
 def test_nothing_finished_draws_nothing() -> None:
