@@ -50,6 +50,26 @@ def doctor(context: click.Context, master: str | None, as_json: bool, timeout_s:
     context.exit(0 if ok else 1)
 
 
+@main.command()
+@click.option("--list-models", is_flag=True, help="Show the models, with layers and weights.")
+@click.option("--list-data", is_flag=True, help="Show the data sets and where they come from.")
+@click.option("--list-transports", is_flag=True, help="Show the ways for gradients to travel.")
+def characterize(list_models: bool, list_data: bool, list_transports: bool) -> None:
+    """Compare backends, transports and numbers of workers."""
+    from spark_dlobd.characterize import listing
+
+    wanted = {
+        listing.models_table: list_models,
+        listing.data_table: list_data,
+        listing.transports_table: list_transports,
+    }
+    if not any(wanted.values()):
+        raise click.UsageError("Give --list-models, --list-data or --list-transports.")
+    for table, chosen in wanted.items():
+        if chosen:
+            Console().print(table())
+
+
 def as_table(findings: Sequence[Finding]) -> Table:
     """Lay findings out for a terminal; a row that asks for action says which."""
     table = Table(show_lines=False)

@@ -187,17 +187,12 @@ def _series(records: list[CaseRecord]) -> tuple[Series, ...]:
             case.batch_size if by_batch else None,
         )
         grouped.setdefault(key, {}).setdefault(case.workers, []).append(record)
-    several_transports = {
-        case_transport.backend
-        for case_transport in map(get_transport, {str(key[0]) for key in grouped})
-        if len(transports_of(case_transport.backend)) > 1
-    }
     made: list[Series] = []
     for by_workers in grouped.values():
         runs = {workers: Runs(tuple(found)) for workers, found in sorted(by_workers.items())}
         case = next(iter(runs.values())).case
         variant = sum(one.case.transport == case.transport for one in made)
-        shown = (case, case.backend in several_transports, by_batch)
+        shown = (case, len(transports_of(case.backend)) > 1, by_batch)
         made.append(Series(_label(*shown), _label(*shown, with_link=False), runs, variant))
     return tuple(made)
 

@@ -75,7 +75,10 @@ def draw_figures(records: Iterable[CaseRecord], target: float = TARGET_ACCURACY)
     target : float, default 0.7
         Accuracy that is marked in the figures of accuracy over time.
     """
-    return [drawn for workload in workloads(records) for drawn in _of_workload(workload, target)]
+    found = [drawn for workload in workloads(records) for drawn in _of_workload(workload, target)]
+    for drawn in found:
+        _freeze(drawn.figure)
+    return found
 
 
 def save_figures(drawn: Sequence[Drawn], folder: Path) -> list[Path]:
@@ -88,6 +91,12 @@ def save_figures(drawn: Sequence[Drawn], folder: Path) -> list[Path]:
             path.write_bytes(content)
             paths.append(path)
     return paths
+
+
+def _freeze(figure: Figure) -> None:
+    """Lay out once and for all, so that every file of a figure is the same picture."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
 
 
 def _of_workload(workload: Workload, target: float) -> Iterator[Drawn]:

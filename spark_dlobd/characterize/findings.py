@@ -184,8 +184,8 @@ def _efficiency(workload: Workload) -> Iterator[Finding]:
             most, fewest = max(values), min(values)
             numbers[one.label] = values[most]
             sentences.append(
-                f"{one.label}: {most} workers train {values[most] * most / fewest:.2f} times the "
-                f"images per second of {fewest}, an efficiency of {_percent(values[most])}."
+                f"{one.label}: {most} workers are {values[most] * most / fewest:.2f} times as "
+                f"fast as {fewest}, efficiency {_percent(values[most])}."
             )
     if sentences:
         yield Finding(

@@ -41,13 +41,15 @@ def step_dataset(
     signature = tuple(
         tf.TensorSpec((None, None, *column.shape), tf.as_dtype(column.dtype)) for column in columns
     )
+    # Converted functions leave source files in the temporary directory of a killed process.
+    plain = tf.autograph.experimental.do_not_convert
     # Slicing a block costs half of what `unbatch` does.
     dataset = tf.data.Dataset.from_generator(
         lambda: _stacked(blocks()), output_signature=signature
-    ).flat_map(lambda *block: tf.data.Dataset.from_tensor_slices(block))
+    ).flat_map(plain(lambda *block: tf.data.Dataset.from_tensor_slices(block)))
     if cast_to is not None and tf.as_dtype(cast_to) != signature[0].dtype:
         dataset = dataset.map(
-            lambda features, *others: (tf.cast(features, cast_to), *others),
+            plain(lambda features, *others: (tf.cast(features, cast_to), *others)),
             num_parallel_calls=1,
         )
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))

@@ -197,7 +197,7 @@ def compile_step_without_apply(model: Any) -> None:
         variables[:] = [variable for _, variable in present]
         return logs, [dense(gradient) for gradient, _ in present]
 
-    compiled = tf.function(gradients_of, jit_compile=True, reduce_retracing=True)
+    compiled = tf.function(gradients_of, autograph=False, jit_compile=True, reduce_retracing=True)
 
     def train_step(data: Any) -> Any:
         logs, gradients = compiled(data)

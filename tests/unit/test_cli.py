@@ -260,3 +260,23 @@ def test_real_report() -> None:
     assert {"horovod", "mpirun", "ucx", "nccl", "GPUs"} <= rows.keys()
     assert all(row["fix"] for row in report["findings"] if row["state"] == "failed")
     assert result.exit_code == (0 if report["ok"] else 1)
+
+
+def characterize(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(cli.main, ["characterize", *arguments], env={"COLUMNS": "120"})
+    return result.exit_code, result.output
+
+
+def test_models_data_and_transports_are_listed() -> None:
+    code, output = characterize("--list-models", "--list-data", "--list-transports")
+    assert code == 0
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.splitlines()]
+    assert ["lenet", "LeNet", "mnist", "2", "2", "431,080"] in rows
+    assert ["cifar10", "CIFAR-10", "32x32x3", "a path, or fetched", "50,000"] in rows
+    assert ["grpc", "gRPC", "parameter_server", "fp32"] in rows
+
+
+def test_characterize_says_what_it_can_list() -> None:
+    code, output = characterize()
+    assert code == 2
+    assert "--list-models" in output

@@ -24,6 +24,20 @@ def test_import_loads_no_heavy_library() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_characterize_imports_nothing_heavy() -> None:
+    code = (
+        "import pkgutil, sys, importlib, spark_dlobd.characterize as package\n"
+        "for module in pkgutil.iter_modules(package.__path__, package.__name__ + '.'):\n"
+        "    importlib.import_module(module.name)\n"
+        "heavy = {'tensorflow', 'keras', 'mlflow', 'matplotlib', 'jinja2'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {sorted(heavy)}' if heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_all_is_sorted_and_resolvable() -> None:
     assert list(spark_dlobd.__all__) == sorted(spark_dlobd.__all__)
     assert len(set(spark_dlobd.__all__)) == len(spark_dlobd.__all__)
