@@ -69,6 +69,7 @@ def utilization_over_time(report: Mapping[str, Any]) -> Figure | None:
             axes.plot(
                 rank["seconds"], values, color=color, linewidth=1.2, label=label, marker=marker
             )
+        axes.margins(y=0.15)
         axes.set_ylim(bottom=0)
         axes.set_title(title, fontsize=10, loc="left")
         _finish(axes, "seconds since the fit began", legend=len(ranks) > 1)
@@ -89,7 +90,10 @@ def shares_bars(report: Mapping[str, Any]) -> Figure | None:
             label = part.replace("_", "-") if row == 0 else None
             axes.barh(row, width, left=left, color=color, label=label)
             if width >= 6:
-                axes.text(left + width / 2, row, f"{width:.0f} %", ha="center", va="center")
+                ink = "white" if part == "start_up" else "black"
+                axes.text(
+                    left + width / 2, row, f"{width:.0f} %", ha="center", va="center", color=ink
+                )
             left += width
     axes.set_yticks(range(len(bars)), list(bars))
     axes.set_xlim(0, 100)

@@ -108,11 +108,12 @@ class Sampler:
         process = psutil.Process()
         process.cpu_percent()  # the first call only sets the start
         then, before = time.monotonic(), psutil.net_io_counters()
-        stopped = False
+        stopped = taken = False
         while not stopped:
             stopped = self._stopped.wait(self._interval_s)
             now = time.monotonic()
-            if now - then < _SHORTEST_S:
+            shortest_s = self._interval_s / 2 if taken else _SHORTEST_S
+            if now - then < shortest_s:
                 break
             after = psutil.net_io_counters()
             point = [
@@ -123,7 +124,7 @@ class Sampler:
                 (after.bytes_recv - before.bytes_recv) / (now - then),
                 *(read_gpus() if read_gpus is not None else ()),
             ]
-            then, before = now, after
+            then, before, taken = now, after, True
             with self._lock:
                 self._series.add(point)
             self.cpu_seconds = time.thread_time()

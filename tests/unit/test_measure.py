@@ -7,7 +7,7 @@ import threading
 import time
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from spark_dlobd.training.measure import (
     CommunicationTime,
     InputWait,
     Measurement,
+    Measuring,
     tracing_seconds,
     waiting_seconds,
 )
@@ -222,3 +223,82 @@ def test_gpus_without_the_package_are_told(driver: Path, monkeypatch: pytest.Mon
     facts = sampler.drain()
     assert "nvidia-ml-py" in facts["problem"]
     assert facts["utilization"]["fields"] == list(sampling.FIELDS)
+
+
+class Begin:
+    """Epochs that took what a test says."""
+
+    epoch_seconds: ClassVar[list[float]] = []
+
+
+class FakeTime:
+    """Stands for `InputWait` and `CommunicationTime`: seconds that a test sets."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def restart(self) -> None:
+        self.seconds = 0.0
+
+    def split(self, group: Any) -> float:
+        return self.seconds / 4
+
+
+def _measuring(communication: Any, group: Any) -> tuple[Measuring, FakeTime, list[Any]]:
+    told: list[Any] = []
+    wait = FakeTime()
+    callback = Measuring(group, 10, Begin(), wait, communication, Sampler(), told.append)  # type: ignore[arg-type]
+    return callback, wait, told
+
+
+def test_an_epoch_is_told_with_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    communication = FakeTime()
+    callback, wait, told = _measuring(communication, Group([]))
+    now = [100.0]
+    monkeypatch.setattr("spark_dlobd.training.measure.time.monotonic", lambda: now[0])
+    callback.on_epoch_begin(0)
+    now[0], wait.seconds, communication.seconds = 105.0, 1.0, 2.0
+    callback.on_train_batch_end(0)
+    # what ranks waited for each other's tracing is start-up
+    assert communication.seconds == 0.0
+    now[0], wait.seconds, communication.seconds = 109.0, 2.0, 0.4
+    callback.on_train_batch_end(9)
+    Begin.epoch_seconds = [9.0]
+    callback.on_epoch_end(0)
+    assert told == [
+        {
+            "times": {
+                "epoch": 0,
+                "steps": 10,
+                "seconds": 9.0,
+                "input": 2.0,
+                "communication": pytest.approx(0.3),
+                "waiting": pytest.approx(0.1),
+                # 9 - 2 - 0.4 = 6.6 computing, 4 of it in the first step
+                "tracing": pytest.approx(4.0 - 2.6 / 9),
+            }
+        }
+    ]
+
+
+def test_later_epochs_trace_nothing() -> None:
+    callback, _, told = _measuring(FakeTime(), Group([]))
+    for epoch in (0, 1):
+        Begin.epoch_seconds = [5.0] * (epoch + 1)
+        callback.on_epoch_begin(epoch)
+        callback.on_train_batch_end(9)
+        callback.on_epoch_end(epoch)
+    assert told[1]["times"]["tracing"] == 0.0
+
+
+def test_communication_on_gpus_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    measurement = Measurement(lambda facts: None, Group([]), steps=3)
+    assert measurement.communication is None
+    callback, _, told = _measuring(None, Group([]))
+    Begin.epoch_seconds = [5.0]
+    callback.on_epoch_begin(0)
+    callback.on_train_batch_end(0)
+    callback.on_epoch_end(0)
+    assert told[0]["times"]["communication"] is None
+    assert told[0]["times"]["waiting"] is None
