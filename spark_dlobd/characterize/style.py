@@ -44,7 +44,7 @@ def new_figure(rows: int = 1, height: float = 3.9) -> tuple[Figure, list[Axes]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, height), dpi=150)
+    figure = Figure(figsize=(5.4, height), dpi=150)
     figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
     FigureCanvasAgg(figure)
     panels = list(figure.subplots(rows, 1, squeeze=False, sharex=rows > 1).flatten())

@@ -26,7 +26,7 @@ def test_cifar10(spark: SparkSession, tmp_path: Path) -> None:
     assert data.train.schema.simpleString() == "struct<image:binary,label:int>"
     assert sorted(label for _, label in rows(data.train)) == [0, 1, 9]
     image, label = rows(data.test)[0]
-    assert (len(image), label, image[:6]) == (3072, 5, bytes([0, 0, 0, 10, 20, 30]))
+    assert (len(image), label, image[:6]) == (3072, 5, bytes([10, 20, 30, 0, 0, 0]))
     about = data.description
     assert (about.rows, about.test_rows, about.generated) == (3, 2, False)
     assert about.source == f"binary files in {tmp_path / 'cifar'}"

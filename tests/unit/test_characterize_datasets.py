@@ -16,8 +16,8 @@ from spark_dlobd.errors import ConfigurationError, DataError
 
 
 def record(label: int, red: int, green: int, blue: int) -> bytes:
-    """An image of one colour whose very first pixel is black."""
-    planes = [bytes([0]) + bytes([colour]) * 1023 for colour in (red, green, blue)]
+    """An image of one colour whose second pixel of the first row is black."""
+    planes = [bytes([colour, 0]) + bytes([colour]) * 1022 for colour in (red, green, blue)]
     return bytes([label]) + b"".join(planes)
 
 
@@ -33,8 +33,8 @@ def test_cifar_planes_become_pixels(tmp_path: Path) -> None:
     assert x_train.shape == (10, 32, 32, 3) and x_train.dtype == np.uint8
     assert y_train.tolist() == [0, 9, 1, 9, 2, 9, 3, 9, 4, 9]
     assert y_test.tolist() == [5, 9]
-    assert x_test[0, 0, 0].tolist() == [0, 0, 0]
-    assert x_test[0, 0, 1].tolist() == [10, 20, 30]
+    assert x_test[0, 0, :2].tolist() == [[10, 20, 30], [0, 0, 0]]
+    assert x_test[0, 1, 0].tolist() == [10, 20, 30]
     assert x_test[1, 31, 31].tolist() == [40, 50, 60]
 
 

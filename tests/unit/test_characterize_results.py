@@ -5,6 +5,7 @@ import fcntl
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,15 @@ def test_a_torn_last_line_is_ignored_said_and_replaced(
     file: ResultsFile, caplog: pytest.LogCaptureFixture
 ) -> None:
     file.append(record(1))
-    file.append(record(2))
+    file.append(replace(record(2, "failed"), error="a long text " * 20))
     whole = file.path.read_bytes()
     file.path.write_bytes(whole[:-10])
     found = file.read()
     assert [r.case.workers for r in found.records] == [1]
     assert "Line 2 of" in str(found.torn) and "its case runs again" in caplog.text
     file.append(record(2))
-    assert file.path.read_bytes() == whole
+    assert [r.status for r in file.read().records] == ["finished", "finished"]
+    assert file.read().torn is None
 
 
 def test_a_broken_line_in_the_middle_is_an_error(file: ResultsFile) -> None:
