@@ -69,13 +69,15 @@ def run(spark: SparkSession, mnist: Mnist, options: argparse.Namespace) -> None:
         numTrainWorkers=options.workers,
         batchSize=128,  # of all workers together
         epochs=options.epochs,
+        stopWhen=options.stop_when,
         tracking="none",
     )
     fitted = estimator.fit(images(spark, train, options.rows, options.workers))
     report = fitted.report
-    rate = options.epochs * report["rows_per_epoch"] / report["fit_seconds"]
+    rate = max(report["rows_per_second"])
     print(f"{report['workers']} workers, {report['transport']}: {rate:,.0f} rows/s")
     print("loss by epoch:", " ".join(f"{loss:.4f}" for loss in fitted.history["loss"]))
+    print(report["limit"]["text"])
     test_rows = options.rows and max(1, options.rows // 6)
     scored = fitted.transform(images(spark, test, test_rows, options.workers))
     evaluator = MulticlassClassificationEvaluator(labelCol="digit", metricName="accuracy")
@@ -87,6 +89,7 @@ def main() -> None:
     parser.add_argument("--controller", choices=["gloo", "mpi"], default="gloo")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--stop-when", help="e.g. 'accuracy >= 0.98': end before --epochs")
     parser.add_argument("--rows", type=int, help="train on the first rows only")
     parser.add_argument("--data", type=Path, help="folder with MNIST's four idx files")
     parser.add_argument("--master", help="of Spark; default: local, one slot for each worker")

@@ -225,18 +225,18 @@ def _target(text: str | None, model: Any, columns: ColumnSpec, validates: bool) 
         return None
     target = Target.parse(text)
     names = keras_codec.metric_names(model, columns)
-    if names is not None:
-        known = [*names, *(f"val_{name}" for name in names if validates)]
-        if target.metric not in known:
-            hint = (
-                ""
-                if validates
-                else " Names with val_ need validation rows: set "
-                + ("validationFraction or validationIndicatorCol.")
-            )
-            raise ConfigurationError(
-                f"stopWhen must name one of {', '.join(map(repr, known))}. Got {text!r}.{hint}"
-            )
+    if names is None:
+        return target  # the callback compares with what the first epoch logs
+    known = [*names, *(f"val_{name}" for name in names if validates)]
+    if target.metric not in known:
+        hint = (
+            "Names with val_ need validation rows: set validationFraction or "
+            "validationIndicatorCol."
+        )
+        raise ConfigurationError(
+            f"stopWhen must name one of {', '.join(map(repr, known))}. Got {text!r}."
+            + ("" if validates else f" {hint}")
+        )
     return target
 
 

@@ -105,8 +105,9 @@ def test_mnist_horovod(tmp_path: Path, small_mnist: Path, controller: str) -> No
         pytest.skip("Horovod is not installed")
     said = run(
         tmp_path, "mnist_horovod.py", "--data", str(small_mnist), "--controller", controller,
-        "--rows", "1500", "--epochs", "4",
+        "--rows", "1500", "--epochs", "4", "--stop-when", "loss < 0.3",
     )  # fmt: skip
+    assert re.search(r"limits? this fit", said)
     assert f"2 workers, {controller}" in said
     assert number(r"([\d,]+) rows/s", said) > 0
     assert number(r"test accuracy ([\d.]+)", said) >= 0.85
