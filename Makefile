@@ -2,7 +2,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format format-check types unit clean machine machine-build
+.PHONY: help demo test test-cluster test-local lint format format-check types unit clean machine machine-build
 
 # The first interpreter the package supports; PYTHON=... chooses another.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
@@ -21,8 +21,16 @@ help: ## Show the targets
 demo: $(VENV)/.stamp-demo ## Install from PyPI and train a model inside a Spark ML Pipeline
 	@$(BIN)/python examples/quickstart.py
 
+# Two programs side by side: most tests wait for a JVM, a rank or a limit to pass.
 test: $(VENV)/.stamp-horovod format-check lint types ## Format, lint, types and all tests, Horovod included
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory -j2 test-cluster test-local
+
+# Each with a temporary directory of its own, as tests look for what is left there.
+test-cluster: TESTS = tests/cluster
+test-local: TESTS = tests/spark tests/unit
+test-cluster test-local: $(VENV)/.stamp-horovod
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	TMPDIR=$$folder $(BIN)/python -m pytest $(TESTS) $(PYTEST_ARGS) 2>&1 | sed -u ''
 
 lint: $(VENV)/.stamp-dev ## Lint with ruff
 	$(BIN)/ruff check .

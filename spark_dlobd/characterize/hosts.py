@@ -155,6 +155,8 @@ class EmulatedHosts:
             outside = f"{self._bridge[:-2]}v{index}"
             inside = ["ip", "netns", "exec", host.name]
             _run("ip", "link", "add", outside, "type", "veth", "peer", "eth0", "netns", host.name)
+            # the kernel removes it with the namespace, but some time later
+            stack.callback(_run, "ip", "link", "del", outside)
             _run("ip", "link", "set", outside, "master", self._bridge, "up")
             _run(*inside, "ip", "addr", "add", f"{host.address}/24", "dev", "eth0")
             _run(*inside, "ip", "link", "set", "eth0", "up")
@@ -279,5 +281,7 @@ def remove_stale() -> None:
         if owner in gone:
             _remove_namespace(name)
     for owner in gone:
-        with contextlib.suppress(ResourceError):  # its bridge may be gone already
-            _run("ip", "link", "del", f"{_PREFIX}{owner}br"[-15:])
+        stem = f"{_PREFIX}{owner}br"[-15:-2]
+        for link in re.findall(rf"^\d+: ({stem}(?:br|v\d+))\b", _run("ip", "-o", "link"), re.M):
+            with contextlib.suppress(ResourceError):  # the kernel may have removed it meanwhile
+                _run("ip", "link", "del", link)

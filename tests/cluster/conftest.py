@@ -56,8 +56,8 @@ def blobs(spark: SparkSession) -> DataFrame:
 
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
-    """Ten seconds after the test no process, port or temporary file of ours is there."""
+    """Half a minute after the test no process, port or temporary file of ours is there."""
     before = faults.ours()
     yield
-    left = faults.wait_until_gone(before, timeout_s=10.0)
+    left = faults.wait_until_gone(before, timeout_s=30.0)
     assert not left, f"left behind by {sys.argv[0]}: {left}"

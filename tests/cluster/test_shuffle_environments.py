@@ -205,7 +205,7 @@ def test_full_disk(tmp_path: Path, small_disk: Path, state: str) -> None:
         config=config,
         hidden=100_000,
     )
-    assert result["error"] == "TrainingError"
+    assert result["error"] == "WorkerError"
     assert "No space left on device" in result["message"].splitlines()[0]
     assert result["seconds"] < 60
     assert result["left"] == []

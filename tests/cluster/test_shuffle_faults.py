@@ -53,10 +53,10 @@ def rows(spark: SparkSession) -> DataFrame:
 
 @pytest.fixture
 def clean_executors(spark: SparkSession, rows: DataFrame) -> Iterator[None]:
-    """Ten seconds after the test no slice and no shuffle file is left on an executor."""
+    """Half a minute after the test no slice and no shuffle file is left on an executor."""
     before = shuffle_faults.files_of_fits(shuffle_faults.executor_folders(spark))
     yield
-    left = shuffle_faults.wait_until_clean(spark, before, timeout_s=10.0)
+    left = shuffle_faults.wait_until_clean(spark, before, timeout_s=30.0)
     assert not left
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 from spark_dlobd import DLEstimator
 from spark_dlobd.errors import ConfigurationError, WorkerError
 from spark_dlobd.estimators import fitting
+from spark_dlobd.report.limits import By
 from spark_dlobd.report.schema import PARTS, FitReport, Measurements
 from spark_dlobd.tracking.jsonl import JsonLinesTracker
 from tests.spark.tiny import CLASSES, ROWS, X, Y, estimator, linear
@@ -125,7 +126,8 @@ def test_parts_of_the_time_add_up(fitted: Fitted) -> None:
     assert (training["spark"] > 0) == (fitted.backend == "shuffle")
     ranks = [rank["rank"] for rank in report["ranks"]]
     assert ranks == ([0] if fitted.backend == "local" else [0, 1])
-    assert report["limit"]["by"] in ("start-up", "synchronization")
+    # eight rows say nothing: on a busy machine any of them may be the largest
+    assert report["limit"]["by"] in get_args(By)
     assert report["limit"]["text"].endswith(".")
 
 

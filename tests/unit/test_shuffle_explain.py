@@ -57,7 +57,9 @@ def test_reason_is_on_the_first_line(cause: str, said: str, kind: type[WorkerErr
     final = error.final("train epoch 3", 2)
     assert type(final) is kind
     assert (final.rank, final.host, final.phase) == (1, "10.0.0.7", "train epoch 3")
-    assert "max_restarts=2 of ShuffleConfig are used up" in str(final).splitlines()[0]
+    assert error.repeatable == ("No space left" not in cause)
+    used_up = "max_restarts=2 of ShuffleConfig are used up" in str(final).splitlines()[0]
+    assert used_up == error.repeatable
     assert cause.splitlines()[-1] in str(final)
     assert "DAGScheduler" not in str(final)
 

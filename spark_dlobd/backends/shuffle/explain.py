@@ -11,13 +11,15 @@ from spark_dlobd.backends.gang import unexplained_error
 from spark_dlobd.errors import TrainingError, WorkerError, WorkerLostError
 
 _KEPT_LINES = 40
+# Spark tries four times; a whole job again would fill the disk again
+_FULL_DISK = "No space left on device"
 _LOST_TASK = re.compile(r"Lost task (\d+)\.\d+ in stage \S+ \(TID \d+\) \((\S+) executor \S+\)")
 _MISSING = re.compile(r"ModuleNotFoundError: (No module named '[^']+')")
 _OF_THE_HOST = re.compile(r"\[Errno \d+\]|(OS|IO|EOF|Timeout|Connection)Error:")
 
 
 class JobLostError(TrainingError):
-    """A Spark job failed for reasons that are not the user's: it may be run again.
+    """A Spark job failed for reasons that are not the user's.
 
     Parameters
     ----------
@@ -29,6 +31,8 @@ class JobLostError(TrainingError):
         Rank and host, if one failed.
     killed : bool
         Whether a process was killed.
+    repeatable : bool
+        Whether the job may be run again.
     """
 
     def __init__(
@@ -37,17 +41,21 @@ class JobLostError(TrainingError):
         spark_says: str = "",
         where: tuple[int, str] | None = None,
         killed: bool = False,
+        repeatable: bool = True,
     ) -> None:
         self.reason = reason
         self.spark_says = spark_says
         self.where = where
         self.killed = killed
+        self.repeatable = repeatable
         at = f"Rank {where[0]} on {where[1]}: " if where else ""
         super().__init__(f"{at}{reason}{spark_says}")
 
     def final(self, phase: str, restarts: int) -> TrainingError:
         """Make the error of a fit that may not be run again."""
-        text = f"{self.reason} max_restarts={restarts} of ShuffleConfig are used up."
+        text = self.reason
+        if self.repeatable:
+            text += f" max_restarts={restarts} of ShuffleConfig are used up."
         if self.where is None:
             return TrainingError(f"{text}{self.spark_says}")
         kind = WorkerLostError if self.killed else WorkerError
@@ -76,16 +84,21 @@ def explained(error: BaseException) -> TrainingError:
         reason = "A worker could not read or write a file, or a connection broke."
     found = _LOST_TASK.search(text)
     where = (int(found[1]), found[2]) if found else None
-    killed = reason is not None and "killed" in reason
-    return JobLostError(reason or "Spark gave up a job of this fit.", spark_says, where, killed)
+    return JobLostError(
+        reason or "Spark gave up a job of this fit.",
+        spark_says,
+        where,
+        killed=reason is not None and "killed" in reason,
+        repeatable=_FULL_DISK not in text,
+    )
 
 
 def _reason(text: str) -> str | None:
-    if "No space left on device" in text and "checkpoint.py" in text:
-        return "No space left on device in the cache directory. Free some, or set cacheDir."
-    if "No space left on device" in text:
+    if _FULL_DISK in text and "checkpoint.py" in text:
+        return f"{_FULL_DISK} in the cache directory. Free some, or set cacheDir."
+    if _FULL_DISK in text:
         return (
-            "No space left on device where executors keep shuffle files. Free some, set "
+            f"{_FULL_DISK} where executors keep shuffle files. Free some, set "
             "spark.local.dir to a larger disk, or lower iterations_per_job of ShuffleConfig: the "
             "files are deleted after every job."
         )

@@ -82,6 +82,7 @@ class ShuffleFit:
         self._restarts = 0
         self._repeats = 0
         self._epoch_rows: list[int] = []
+        self._slice_folders: set[str] = set()
 
     @property
     def _world(self) -> int:
@@ -274,7 +275,7 @@ class ShuffleFit:
                 if isinstance(error, StateLostOnHostError):
                     self._repeats += 1
                     times = f"repeat {self._repeats} for lost state"
-                elif self._restarts == self._config.max_restarts:
+                elif not error.repeatable or self._restarts == self._config.max_restarts:
                     raise error.final(self._phase, self._config.max_restarts) from error
                 else:
                     self._restarts += 1
@@ -286,7 +287,9 @@ class ShuffleFit:
         name = f"spark-dlobd {self._job.run_id}: release workers"
 
         def release(context: SparkContext) -> list[bytes]:
-            stage = self._exchange.function(functools.partial(release_stage, self._job.run_id))
+            stage = self._exchange.function(
+                functools.partial(release_stage, self._job.run_id, sorted(self._slice_folders))
+            )
             return self._exchange.chain([("release", stage)]).collect()
 
         try:
@@ -319,6 +322,8 @@ class ShuffleFit:
                     self._reporter.step(self._epoch, first + offset, logs)
             self._rows[rank, first] = event["rows"]
             self._reporter.measured(rank, event["measured"])
+        if event["kind"] == "update":
+            self._slice_folders.add(event["folder"])
         if "seconds" in event and "step" in event:
             self._timers.take(event)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from spark_dlobd.backends.shuffle.gradient_stage import read_start, travelled
 from spark_dlobd.backends.shuffle.messages import Message, numbered, pack
 from spark_dlobd.backends.shuffle.records import failure, received
-from spark_dlobd.backends.shuffle.slice_store import SliceStore
+from spark_dlobd.backends.shuffle.slice_store import SliceStore, remove_slices
 from spark_dlobd.backends.shuffle.task import ShuffleTask
 from spark_dlobd.backends.shuffle.worker import forget, tools_of
 
@@ -29,9 +30,17 @@ def validation_stage(
     yield pack(Message({"kind": "metrics", "source": partition}, numbered("metrics", metrics)))
 
 
-def release_stage(run_id: str, partition: int, records: Iterable[bytes]) -> Iterator[bytes]:
-    """Let go of what this process and its host keep of a fit."""
+def release_stage(
+    run_id: str, folders: Sequence[str], partition: int, records: Iterable[bytes]
+) -> Iterator[bytes]:
+    """Let go of what this process and its host keep of a fit.
+
+    The folders are those of all executors: a task that hangs may keep this one from the
+    executor that it belongs to.
+    """
     received(records)
     forget(run_id)
     SliceStore(run_id).remove()
+    for folder in folders:
+        remove_slices(Path(folder))
     yield from ()

@@ -7,6 +7,7 @@ shuffle files: the executor deletes it with them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -25,25 +26,30 @@ class SliceStore:
     ----------
     run_id : str
         Names the fit.
+
+    Attributes
+    ----------
+    folder : Path
+        Where they are.
     """
 
     def __init__(self, run_id: str) -> None:
         # Spark tells Python workers the executor's block manager directories
         local = os.environ.get("SPARK_LOCAL_DIRS") or tempfile.gettempdir()
-        self._folder = Path(local.split(",")[0], _FOLDER, run_id)
+        self.folder = Path(local.split(",")[0], _FOLDER, run_id)
 
     def _path(self, index: int, epoch: int, step: int) -> Path:
-        return self._folder / f"{index:05d}-{epoch:05d}-{step:08d}"
+        return self.folder / f"{index:05d}-{epoch:05d}-{step:08d}"
 
     def write(self, index: int, epoch: int, step: int, state: Message) -> None:
         """Write the state before a step; the one before the last step is kept for a repeat."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(index, epoch, step)
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
         temporary.write_bytes(pack(state))
         temporary.replace(path)
         oldest = self._path(index, epoch, step - 1).name
-        for other in self._folder.glob(f"{index:05d}-*"):
+        for other in self.folder.glob(f"{index:05d}-*"):
             # a newer one is that of a task that has overtaken this one
             if other.name < oldest:
                 other.unlink(missing_ok=True)
@@ -56,6 +62,13 @@ class SliceStore:
             return None
 
     def remove(self) -> None:
-        """Delete what this host has of the fit."""
-        if self._folder.exists():
-            shutil.rmtree(self._folder)
+        """Delete what this executor has of the fit."""
+        remove_slices(self.folder)
+
+
+def remove_slices(folder: Path) -> None:
+    """Delete a folder of slices, if it is on this host."""
+    # tasks of one host do this at the same time
+    while folder.exists():
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)

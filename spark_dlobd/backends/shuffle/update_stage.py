@@ -90,7 +90,8 @@ def update_stage(
         yield from _send_weights(task, partition, following, values, owned, WorkerState.of(own))
     clock.lap("put_weights")
     told = {"epoch": task.epoch, "step": step, "seconds": clock.laps}
-    tell(task, {"kind": "update", "rank": partition, **told})
+    folder = str(SliceStore(task.run_id).folder)
+    tell(task, {"kind": "update", "rank": partition, "folder": folder, **told})
 
 
 def _phase(task: ShuffleTask, step: int) -> str:
