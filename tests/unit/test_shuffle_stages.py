@@ -286,3 +286,15 @@ def test_a_gradient_too_large_for_fp16_is_said_and_not_tried_again(
     error = _error_of(group.run_job(0, 4)[0].header)
     assert isinstance(error, WorkerError)
     assert "does not fit into fp16" in str(error)
+
+
+@pytest.mark.parametrize("schedule", [False, True])
+def test_local_steps_take_an_optimizer_that_cannot_be_cut(
+    tmp_path: Path, data: DatasetRef, schedule: bool
+) -> None:
+    rate: Any = keras.optimizers.schedules.ExponentialDecay(0.05, 3, 0.5) if schedule else 0.05
+    inner = keras.optimizers.SGD(rate, momentum=0.9)
+    scaled = keras.optimizers.LossScaleOptimizer(inner, initial_scale=8.0, dynamic_growth_steps=3)
+    given = job(network(), scaled, 1)
+    group = Group(tmp_path, given, data, sync_every=2, twice=True)
+    assert_close(group.fit(), local_fit(given, data))

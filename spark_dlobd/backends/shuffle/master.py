@@ -80,7 +80,9 @@ class Master:
         import keras
 
         optimizer = self.model.optimizer
-        if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        # a LossScaleOptimizer has that of the optimizer inside
+        rate = getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
             return None
         return float(optimizer.learning_rate)
 
