@@ -77,11 +77,17 @@ class StopAt(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class SlowWorker(keras.callbacks.Callback):  # type: ignore[misc]
-    """Stops worker 1 for three fifths of the time, as a busy machine would."""
+    """Stops worker 1 for three fifths of the time, as a busy machine would.
 
-    def on_train_begin(self, logs: Any = None) -> None:
+    It begins after the first step: while the coordinator traces the step it waits for every
+    worker at each of some hundred functions.
+    """
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         import threading
 
+        if hasattr(self, "_done"):
+            return
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._slow, daemon=True)
         self._thread.start()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,17 @@ def curves(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def after_idling(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
+    """`curves` on new executors, when those of a fit before are gone."""
+    plain(spark, settings)
+    status = spark.sparkContext._jsc.sc().statusTracker()
+    deadline = time.monotonic() + 60
+    while len(status.getExecutorInfos()) > 1:  # the driver is one
+        assert time.monotonic() < deadline, "Spark kept its executors"
+        time.sleep(0.2)
+    return curves(spark, settings)
+
+
 def plain(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
     """One fit."""
     return told(estimator(shuffle(settings), settings).fit(rows(spark, 203)))
@@ -163,10 +175,13 @@ def disk_use(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
     return {"after": found}
 
 
+def many_fits(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
+    """`disk_use` and then `tuning`."""
+    return {**disk_use(spark, settings), **tuning(spark, settings)}
+
+
 def failing(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
     """A fit that fails; what it raised and what it left."""
-    import time
-
     from spark_dlobd.errors import DLError
     from tests.cluster import shuffle_faults
 
@@ -189,10 +204,10 @@ def failing(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
 
 SCENARIOS = {
     "curves": curves,
+    "after_idling": after_idling,
     "plain": plain,
     "disturbed": disturbed,
-    "tuning": tuning,
-    "disk_use": disk_use,
+    "many_fits": many_fits,
     "failing": failing,
 }
 

@@ -76,15 +76,11 @@ def assert_same_curves(result: dict[str, Any]) -> None:
         np.testing.assert_allclose(ours["history"][name], values, rtol=CURVE_TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    ("master", "workers"),
-    [("local[2]", 2), (LOCAL_CLUSTER, 2), ("local[2]", 3), (LOCAL_CLUSTER, 3)],
-)
-def test_curve_is_that_of_virtual_workers(tmp_path: Path, master: str, workers: int) -> None:
-    result = run(tmp_path, "curves", master=master, workers=workers)
+def test_more_workers_than_slots_train_as_virtual_ones(tmp_path: Path) -> None:
+    result = run(tmp_path, "curves", master=LOCAL_CLUSTER, workers=3)
     assert_same_curves(result)
     assert result["shuffle"]["report"]["slice_state"] == "host"
-    assert len(result["shuffle"]["report"]["slices"]) == workers
+    assert len(result["shuffle"]["report"]["slices"]) == 3
 
 
 def test_standalone_cluster_with_authentication_and_encryption(tmp_path: Path) -> None:
@@ -114,12 +110,14 @@ def test_dynamic_allocation(tmp_path: Path) -> None:
         "spark.dynamicAllocation.minExecutors": "0",
         "spark.dynamicAllocation.initialExecutors": "0",
         "spark.dynamicAllocation.executorIdleTimeout": "2s",
+        "spark.dynamicAllocation.cachedExecutorIdleTimeout": "2s",
+        "spark.dynamicAllocation.shuffleTracking.timeout": "2s",
         "spark.executor.cores": "1",
     }
     with StandaloneCluster(tmp_path) as cluster, events(tmp_path) as (logged, found):
         result = run(
             tmp_path / "run",
-            "curves",
+            "after_idling",
             master=cluster.url,
             conf={**conf, **logged},
             cache_dir=f"file://{tmp_path}",
@@ -161,16 +159,19 @@ def test_copy_of_a_slow_task_is_not_applied_twice(tmp_path: Path, stage: str) ->
     assert ours["report"]["weights_hash"] == reference["report"]["weights_hash"]
 
 
-def test_two_fits_at_the_same_time(tmp_path: Path) -> None:
-    result = run(tmp_path, "tuning", master=LOCAL_CLUSTER)
-    hashes = [model for fold in result["1"] for model in fold]
+@pytest.fixture(scope="module")
+def many_fits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run(tmp_path_factory.mktemp("many"), "many_fits", master=LOCAL_CLUSTER)
+
+
+def test_two_fits_at_the_same_time(many_fits: dict[str, Any]) -> None:
+    hashes = [model for fold in many_fits["1"] for model in fold]
     assert len(set(hashes)) == 4
-    assert result["2"] == result["1"]
+    assert many_fits["2"] == many_fits["1"]
 
 
-def test_fits_leave_nothing_on_the_disks_of_executors(tmp_path: Path) -> None:
-    result = run(tmp_path, "disk_use", master=LOCAL_CLUSTER)
-    first, second, third = result["after"]
+def test_fits_leave_nothing_on_the_disks_of_executors(many_fits: dict[str, Any]) -> None:
+    first, second, third = many_fits["after"]
     assert first["left"] == second["left"] == third["left"] == []
     assert third["bytes"] <= second["bytes"]
 
@@ -192,10 +193,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True, timeout=10)
 
 
-@pytest.mark.parametrize("state", ["host", "shuffle"])
-def test_full_disk(tmp_path: Path, small_disk: Path, state: str) -> None:
+def test_full_disk(tmp_path: Path, small_disk: Path) -> None:
     conf = {"spark.local.dir": str(small_disk)}
-    config = {"iterations_per_job": 64, "state": state}
+    config = {"iterations_per_job": 64}
     # 4 MB of weights, so 8 MB go through the shuffle in every step
     result = run(
         tmp_path / "run",
