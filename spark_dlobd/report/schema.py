@@ -216,8 +216,10 @@ class FitReport(Measurements, total=False):
         shuffle: seconds by phase of a synchronization, of the fit and of its last job.
     spark_seconds : float
         shuffle: of the jobs, what tasks do not explain: scheduling, shuffle files, network.
-    weights, slices, cut, slice_state, synchronizations, restarts : object
-        shuffle: how weights were cut, where state waited, and how often what happened.
+    weights, slices, cut, slice_state : object
+        shuffle: how weights were cut, and where state waited.
+    synchronizations, restarts, repeats_for_lost_state : int
+        shuffle: how often what happened.
     servers, steps_per_call, rows_by_worker, calls_by_worker, worker_seconds : object
         parameter_server: how it ran, and what each worker did.
     staleness : dict
@@ -254,6 +256,7 @@ class FitReport(Measurements, total=False):
     slice_state: str
     synchronizations: int
     restarts: int
+    repeats_for_lost_state: int
     servers: int
     steps_per_call: int
     rows_by_worker: Any
