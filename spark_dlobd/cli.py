@@ -75,10 +75,11 @@ def characterize(context: click.Context, /, sweep: tuple[str, ...], **options: A
     The sweep is described by a YAML file, by settings such as models=lenet
     backends=horovod,shuffle workers=1,2 epochs=2, or by both. Results are kept in the
     output folder: started again, a sweep goes on where it stopped. Exits with 1 if a
-    case did not finish, with 130 if it was interrupted.
+    case did not finish or results cannot be written, with 2 if it cannot run as it is
+    described, with 130 if it was interrupted.
     """
     from spark_dlobd.characterize import command, listing
-    from spark_dlobd.errors import DLError
+    from spark_dlobd.errors import ConfigurationError, DLError
 
     tables = {
         listing.models_table: options["list_models"],
@@ -93,7 +94,9 @@ def characterize(context: click.Context, /, sweep: tuple[str, ...], **options: A
     try:
         context.exit(command.main(sweep, options, Console()))
     except DLError as error:
-        raise click.ClickException(str(error)) from error
+        problem = click.ClickException(str(error))
+        problem.exit_code = 2 if isinstance(error, ConfigurationError) else 1
+        raise problem from error
 
 
 def as_table(findings: Sequence[Finding]) -> Table:

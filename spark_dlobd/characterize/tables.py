@@ -22,7 +22,7 @@ from spark_dlobd.characterize.record import CaseRecord
 if TYPE_CHECKING:
     from rich.table import Table
 
-_SHORT_HEADERS = ("end to end, s", "s per epoch", "images/s", "efficiency", "accuracy", "runs")
+_SHORT_HEADERS = ("end to end, s", "s/epoch", "images/s", "efficiency", "accuracy", "runs")
 _SHORT_CELLS = (0, 1, 2, 3, 5, 7)
 _SUMMARY_WIDTH = 110
 
