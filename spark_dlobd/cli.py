@@ -15,6 +15,7 @@ from rich.text import Text
 
 from spark_dlobd.doctor import Finding, diagnose
 
+_FILE_WIDTH = 120
 _STYLES = {"ok": "green", "absent": "yellow", "failed": "bold red"}
 
 
@@ -91,8 +92,11 @@ def characterize(context: click.Context, /, sweep: tuple[str, ...], **options: A
             if chosen:
                 Console().print(table())
         return
+    console = Console()
+    if not console.is_terminal:  # a file has no edge that tables must keep to
+        console = Console(width=max(console.width, _FILE_WIDTH))
     try:
-        context.exit(command.main(sweep, options, Console()))
+        context.exit(command.main(sweep, options, console))
     except DLError as error:
         problem = click.ClickException(str(error))
         problem.exit_code = 2 if isinstance(error, ConfigurationError) else 1

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spark_dlobd.characterize.case import Case
 from spark_dlobd.characterize.dry_run import dry_run_table
 from spark_dlobd.characterize.estimate import Estimates
 from spark_dlobd.characterize.interrupts import asked_to_stop
@@ -81,7 +82,7 @@ def main(words: Sequence[str], given: Mapping[str, Any], console: Console) -> in
     run = RunOptions(
         given["master"], pairs(given["conf"]), given["cache_dir"], given["retry_failed"]
     )
-    again = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    again = shlex.join(["spark-dlobd", *sys.argv[1:]])
     options = CommandOptions(run, not given["no_mlflow"], given["mlflow_uri"], again)
     sweep = read_sweep(words)
     if given["dry_run"]:
@@ -130,7 +131,7 @@ def show_dry_run(
     found = OutputFolder(folder).results.read() if folder else None
     estimates = Estimates(found.records if found else ())
     done = found.done(options.run.retry_failed) if found else set()
-    check_cases([case for case in sweep.cases if case.id not in done], options.run.master)
+    _check([case for case in sweep.cases if case.id not in done], options)
     console.print(dry_run_table(sweep, estimates.seconds, done))
 
 
@@ -162,11 +163,11 @@ def run_command(sweep: Sweep, folder: Path, options: CommandOptions, console: Co
         If it cannot run here, or its results cannot be written.
     """
     output = OutputFolder(folder)
+    # before the folder is made; what has a result may not need what is missing
+    _check(_remaining(sweep, output, options), options)
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(output.locked())
-        done = output.results.read().done(options.run.retry_failed)
-        remaining = [case for case in sweep.cases if case.id not in done]
-        check_cases(remaining, options.run.master)
+        remaining = _remaining(sweep, output, options)
         if skipped := len(sweep.cases) - len(remaining):
             _say(console, f"{skipped} of {len(sweep.cases)} cases have a result: skipped.")
         output.describe(sweep)
@@ -175,6 +176,8 @@ def run_command(sweep: Sweep, folder: Path, options: CommandOptions, console: Co
         with SweepProgress(remaining, console) as progress:
             watchers: list[Watcher] = [progress, *([tracking] if tracking else [])]
             end = run_sweep(sweep, output, scratch, options.run, watchers, stop)
+        if tracking and end.interrupted:
+            tracking.status = "KILLED"
         records = output.results.read().records
         if records:
             output.write(records)
@@ -182,6 +185,15 @@ def run_command(sweep: Sweep, folder: Path, options: CommandOptions, console: Co
                 tracking.outputs()
             _show_results(records, output, console)
     return _conclude(sweep, records, end, options, console)
+
+
+def _remaining(sweep: Sweep, output: OutputFolder, options: CommandOptions) -> list[Case]:
+    done = output.results.read().done(options.run.retry_failed)
+    return [case for case in sweep.cases if case.id not in done]
+
+
+def _check(cases: Sequence[Case], options: CommandOptions) -> None:
+    check_cases(cases, options.run.master, options.run.cache_dir)
 
 
 def _tracking(

@@ -17,7 +17,7 @@ def asked_to_stop(told: Callable[[], None]) -> Iterator[Callable[[], bool]]:
     Parameters
     ----------
     told : callable
-        Called at the first signal.
+        Called once by the given function when it first says yes.
     """
     came: list[int] = []
 
@@ -25,12 +25,20 @@ def asked_to_stop(told: Callable[[], None]) -> Iterator[Callable[[], bool]]:
         came.append(number)
         if len(came) > 1:
             raise KeyboardInterrupt
-        told()
+
+    said: list[bool] = []
+
+    def stop() -> bool:
+        # not in the handler: it may have cut into a write to the terminal
+        if came and not said:
+            said.append(True)
+            told()
+        return bool(came)
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, note) for number in numbers]
     try:
-        yield lambda: bool(came)
+        yield stop
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)

@@ -11,7 +11,9 @@ from spark_dlobd.errors import ConfigurationError, MissingDependencyError, Resou
 from spark_dlobd.spark import cores_of_master
 
 
-def check_cases(cases: Sequence[Case], master: str | None = None) -> None:
+def check_cases(
+    cases: Sequence[Case], master: str | None = None, cache_dir: str | None = None
+) -> None:
     """Raise if a case cannot run on this machine or master. Runs on the driver.
 
     Parameters
@@ -20,6 +22,8 @@ def check_cases(cases: Sequence[Case], master: str | None = None) -> None:
         Those that are to run.
     master : str, optional
         The master URL that the user gave.
+    cache_dir : str, optional
+        Where training rows are materialized.
 
     Raises
     ------
@@ -29,7 +33,8 @@ def check_cases(cases: Sequence[Case], master: str | None = None) -> None:
     MissingDependencyError
         If Horovod is not installed, or a program that emulated hosts need.
     ConfigurationError
-        If there are emulated hosts and a master of the user.
+        If there are emulated hosts and a master of the user, or a cluster without
+        `cache_dir`.
     """
     emulated = [case for case in cases if case.link_mbit is not None]
     if emulated and master is not None:
@@ -39,6 +44,11 @@ def check_cases(cases: Sequence[Case], master: str | None = None) -> None:
         )
     if emulated:
         check_machine()
+    if master and not master.startswith("local") and cache_dir is None:
+        raise ConfigurationError(
+            f"The workers of {master} are on other machines. Give --cache-dir with the URL of a "
+            "folder that all of them and this machine reach, e.g. hdfs:///tmp/rows."
+        )
     _check_slots(cases, master)
     needs_horovod = any(case.backend == "horovod" for case in cases)
     if needs_horovod and importlib.util.find_spec("horovod") is None:

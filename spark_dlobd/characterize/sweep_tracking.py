@@ -34,11 +34,17 @@ class SweepTracking:
         Tracking URI; see `tracking_uri`.
     warn : callable
         Tells people.
+
+    Attributes
+    ----------
+    status : str
+        With which the parent run ends if there is no error; an interrupted sweep sets it.
     """
 
     def __init__(
         self, sweep: Sweep, output: OutputFolder, uri: str, warn: Callable[[str], None]
     ) -> None:
+        self.status = "FINISHED"
         self._output = output
         self._warn = warn
         self._runs = MlflowRuns(sweep.name, output, uri)
@@ -54,7 +60,7 @@ class SweepTracking:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        status = "FINISHED" if kind is None else "FAILED"
+        status = self.status if kind is None else "FAILED"
         self._attempt(lambda: self._runs.close(status), _CASE_S)
 
     def started(self, case: Case, records: tuple[CaseRecord, ...]) -> None:
