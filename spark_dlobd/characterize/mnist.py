@@ -95,8 +95,8 @@ def read_idx(path: Path) -> Bytes:
     header = 4 + 4 * content[3]
     if len(content) < header:
         raise DataError(
-            f"{path} ends within its header of {header} bytes. The file is cut off or damaged: delete "
-            "it and fetch it again."
+            f"{path} ends within its header of {header} bytes. "
+            "The file is cut off or damaged: delete it and fetch it again."
         )
     shape = tuple(int(extent) for extent in np.frombuffer(content[4:header], ">i4"))
     expected = header + math.prod(shape)
