@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,29 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+class _AskedToLeave(SystemExit):
+    """SIGTERM came: from the runner, or because it died."""
+
+
 def _leave(number: int, _: object) -> None:
     """Unwind, so that Spark and emulated hosts are stopped; but not for ever."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.alarm(LEAVE_S)
-    raise SystemExit(128 + number)
+    signal.alarm(LEAVE_S + 5)  # for code that lets no thread run
+    timer = threading.Timer(LEAVE_S, _end_group)
+    timer.daemon = True
+    timer.start()
+    raise _AskedToLeave(128 + number)
+
+
+def _end_group() -> None:
+    """End this process and the JVM, which does not leave if it was about to start."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except _AskedToLeave:
+        _end_group()
+        raise

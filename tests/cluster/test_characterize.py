@@ -152,11 +152,17 @@ def test_a_broken_file_fails_a_case_and_a_short_limit_ends_one(
     assert not sweeps.processes()
 
 
-@pytest.mark.timeout(100)
-def test_a_case_dies_with_a_killed_sweep(sweeps: Sweeps) -> None:
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("when", ["as the JVM starts", "as Spark runs"])
+def test_a_case_dies_with_a_killed_sweep(sweeps: Sweeps, when: str) -> None:
     process = sweeps.start(*SWEEP, "backends=local", "--no-mlflow")
-    # the process of the case, and the JVM that it started
-    assert until(lambda: len(sweeps.processes()) >= 2, 60)
+    if when == "as the JVM starts":
+        # the process of the case, and what it has started
+        assert until(lambda: len(sweeps.processes()) >= 2, 60)
+    else:
+        logs = sweeps.output / "logs"
+        said = "Setting default log level"
+        assert until(lambda: any(said in log.read_text() for log in logs.glob("*")), 60)
     process.kill()
     process.communicate(timeout=10)
     assert until(lambda: not sweeps.processes(), 30), sweeps.processes()

@@ -235,6 +235,9 @@ def test_one_process_is_no_row_of_workers() -> None:
         ("horovod", 2),
     ]
     assert sweep.left_out == ("2 workers of local: they would take turns in one process",)
+    assert [case.workers for case in spec(backends=["local"]).expand().cases] == [1]
+    with pytest.raises(ConfigurationError, match="2 workers of local: they would take turns"):
+        spec(backends=["local"], workers=[2]).expand()
 
 
 def printed(sweep: Sweep, **arguments: Any) -> str:
