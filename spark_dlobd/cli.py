@@ -98,9 +98,8 @@ def characterize(context: click.Context, /, sweep: tuple[str, ...], **options: A
     try:
         context.exit(command.main(sweep, options, console))
     except DLError as error:
-        problem = click.ClickException(str(error))
-        problem.exit_code = 2 if isinstance(error, ConfigurationError) else 1
-        raise problem from error
+        click.echo(f"Error: {error}", err=True)
+        context.exit(2 if isinstance(error, ConfigurationError) else 1)
 
 
 def as_table(findings: Sequence[Finding]) -> Table:
