@@ -3,20 +3,23 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 from rich.console import Console
 
-from spark_dlobd.characterize import command, preflight, runner
+from spark_dlobd.characterize import command, preflight, runner, training_case
 from spark_dlobd.characterize.case import Case
 from spark_dlobd.characterize.case_process import Ended, marked_processes, run_process
 from spark_dlobd.characterize.case_request import CaseRequest, read_answer, write_answer
@@ -119,8 +122,6 @@ def test_failed_cases_run_again_when_asked(output: OutputFolder) -> None:
 def test_a_process_without_a_result_has_its_log_shown(
     output: OutputFolder, code: str, said: str
 ) -> None:
-    import re
-
     record = run(output, code, sweep=replace(SWEEP, cases=CASES[:1])).ran[0]
     assert record.status == "failed"
     assert re.search(said, record.error or ""), record.error
@@ -506,3 +507,22 @@ def test_examples_can_run() -> None:
     assert {case.transport for case in one.cases} == {"process", "gloo", "mpi-tcp", "grpc", "spark"}
     two = command.read_sweep([str(folder / "emulated_hosts.yaml")])
     assert {case.link_mbit for case in two.cases} == {100, 1000}
+
+
+@pytest.mark.parametrize(("is_local", "asked"), [(False, 3), (True, 1)])
+def test_executors_of_a_cluster_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch, is_local: bool, asked: int
+) -> None:
+    questions = []
+
+    def require(_: Any, workers: int) -> None:
+        questions.append(workers)
+        if len(questions) < 3:
+            raise ResourceError("too few")
+
+    monkeypatch.setattr(training_case, "require_slots", require)
+    monkeypatch.setattr(training_case, "slots", lambda _: SimpleNamespace(is_local=is_local))
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with pytest.raises(ResourceError) if is_local else nullcontext():
+        training_case.wait_for_slots(None, 4)  # type: ignore[arg-type]
+    assert questions == [4] * asked
