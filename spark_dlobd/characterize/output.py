@@ -84,7 +84,7 @@ class OutputFolder:
         """Note what the page cannot know from results."""
         with writing(self.path):
             text = json.dumps({"name": sweep.name, "left_out": list(sweep.left_out)}, indent=2)
-            (self.path / "sweep.json").write_text(text + "\n", encoding="utf-8")
+            _put(self.path / "sweep.json", text + "\n")
 
     def description(self) -> tuple[str, tuple[str, ...]]:
         """Name and combinations left out of the last sweep here."""
@@ -101,7 +101,7 @@ class OutputFolder:
     def write(self, records: Sequence[CaseRecord]) -> None:
         """Draw the figures and write page and tables from all results. Runs on the driver."""
         from spark_dlobd.characterize.figures import draw_figures, save_figures
-        from spark_dlobd.characterize.page import write_page
+        from spark_dlobd.characterize.page import render_page
         from spark_dlobd.characterize.tables import markdown, summary_text
 
         name, left_out = self.description()
@@ -109,9 +109,9 @@ class OutputFolder:
         with writing(self.path):
             save_figures(drawn, self.figures)
             notes = [f"Left out: {reason}." for reason in left_out]
-            write_page(self.page, records, name, notes=notes, drawn=drawn)
-            self.table.write_text(markdown(records), encoding="utf-8")
-            (self.path / "summary.txt").write_text(summary_text(records), encoding="utf-8")
+            _put(self.page, render_page(records, name, notes=notes, drawn=drawn))
+            _put(self.table, markdown(records))
+            _put(self.path / "summary.txt", summary_text(records))
 
 
 @contextmanager
@@ -124,6 +124,13 @@ def writing(folder: Path) -> Iterator[None]:
             f"{folder} cannot be written: {error}. Make room or make it writable, and start the "
             "sweep again: it goes on there."
         ) from error
+
+
+def _put(path: Path, text: str) -> None:
+    """Write a file whole, or leave the one that is there."""
+    unfinished = path.with_name(f".{path.name}.part")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
 
 
 @contextmanager

@@ -414,9 +414,12 @@ def test_outputs_on_a_full_disk(output: OutputFolder, monkeypatch: pytest.Monkey
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    output.path.mkdir()
+    output.page.write_text("the page of yesterday")
+    monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(PersistenceError, match=r"No space left on device.*goes on there"):
         output.write([made("gloo", 1, 2.0)])
+    assert output.page.read_text() == "the page of yesterday"
 
 
 def test_helper_waits_only_so_long() -> None:
