@@ -20,10 +20,6 @@ from spark_dlobd.characterize.sweep import Sweep
 from spark_dlobd.errors import PersistenceError
 
 _SCRATCH_PREFIX = "spark-dlobd-sweep-"
-_METHOD = (
-    "The test rows are the validation rows during the training too; after it they are scored "
-    "once more through Spark. Each run has a process and a Spark session of its own."
-)
 
 
 @dataclass(frozen=True)
@@ -112,7 +108,7 @@ class OutputFolder:
         drawn = draw_figures(records)
         with writing(self.path):
             save_figures(drawn, self.figures)
-            notes = [_METHOD, *(f"Left out: {reason}." for reason in left_out)]
+            notes = [f"Left out: {reason}." for reason in left_out]
             _put(self.page, render_page(records, name, notes=notes, drawn=drawn))
             _put(self.table, markdown(records))
             _put(self.path / "summary.txt", summary_text(records))
