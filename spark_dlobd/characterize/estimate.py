@@ -25,7 +25,7 @@ from spark_dlobd.characterize.datasets import get_dataset
 from spark_dlobd.characterize.models import get_model
 from spark_dlobd.characterize.record import CaseRecord
 
-START_S = 18.0
+START_S = 22.0
 HOSTS_START_S = 12.0
 TEST_START_S = 8.0
 READ_S_PER_ROW = 1e-4
@@ -59,7 +59,7 @@ class Estimates:
     --------
     >>> case = Case("softmax", "mnist", "local", "process", 1, rows=10_000, test_rows=1_000)
     >>> round(Estimates([], cores=2).seconds(case))
-    27
+    31
     """
 
     def __init__(self, records: Iterable[CaseRecord], cores: int | None = None) -> None:
