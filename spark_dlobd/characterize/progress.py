@@ -98,7 +98,7 @@ def outcome(record: CaseRecord) -> str:
     --------
     >>> case = Case("softmax", "generated-mnist", "local", "process", 1)
     >>> outcome(CaseRecord(case, "failed", error="DataError: cut off\n\nTraceback"))
-    'softmax-generated-mnist-local-process-w1-b128-r1-8f1bbd44 failed: DataError: cut off'
+    'softmax-generated-mnist-local-process-w1-b128-r1-c58740fa failed: DataError: cut off'
     """
     if not record.finished:
         reason = (record.error or "").split("\n", 1)[0]
