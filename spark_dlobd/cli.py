@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -13,6 +15,7 @@ from rich.text import Text
 
 from spark_dlobd.doctor import Finding, diagnose
 
+_FILE_WIDTH = 120
 _STYLES = {"ok": "green", "absent": "yellow", "failed": "bold red"}
 
 
@@ -51,23 +54,52 @@ def doctor(context: click.Context, master: str | None, as_json: bool, timeout_s:
 
 
 @main.command()
+@click.argument("sweep", nargs=-1, metavar="[SWEEP.yaml] [KEY=VALUE ...]")
+@click.option(
+    "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder of the results."
+)
+@click.option("--dry-run", is_flag=True, help="Show what would run and about how long.")
+@click.option("--retry-failed", is_flag=True, help="Run cases again that did not finish.")
+@click.option("--master", help="Master URL. Default: local, with a slot a worker.")
+@click.option("--conf", multiple=True, metavar="KEY=VALUE", help="Setting of Spark; repeatable.")
+@click.option("--cache-dir", help="URL of a folder that all executors of a cluster reach.")
+@click.option("--page-only", is_flag=True, help="Only make the page of the results again.")
+@click.option("--mlflow-uri", help="Default: as MLflow is configured, else a file in the folder.")
+@click.option("--no-mlflow", is_flag=True, help="Do not record the sweep in MLflow.")
 @click.option("--list-models", is_flag=True, help="Show the models, with layers and weights.")
 @click.option("--list-data", is_flag=True, help="Show the data sets and where they come from.")
 @click.option("--list-transports", is_flag=True, help="Show the ways for gradients to travel.")
-def characterize(list_models: bool, list_data: bool, list_transports: bool) -> None:
-    """Compare backends, transports and numbers of workers."""
-    from spark_dlobd.characterize import listing
+@click.pass_context
+def characterize(context: click.Context, /, sweep: tuple[str, ...], **options: Any) -> None:
+    """Compare backends, transports and numbers of workers.
 
-    wanted = {
-        listing.models_table: list_models,
-        listing.data_table: list_data,
-        listing.transports_table: list_transports,
+    The sweep is described by a YAML file, by settings such as models=lenet
+    backends=horovod,shuffle workers=1,2 epochs=2, or by both. Results are kept in the
+    output folder: started again, a sweep goes on where it stopped. Exits with 1 if a
+    case did not finish or results cannot be written, with 2 if it cannot run as it is
+    described, with 130 if it was interrupted.
+    """
+    from spark_dlobd.characterize import command, listing
+    from spark_dlobd.errors import ConfigurationError, DLError
+
+    tables = {
+        listing.models_table: options["list_models"],
+        listing.data_table: options["list_data"],
+        listing.transports_table: options["list_transports"],
     }
-    if not any(wanted.values()):
-        raise click.UsageError("Give --list-models, --list-data or --list-transports.")
-    for table, chosen in wanted.items():
-        if chosen:
-            Console().print(table())
+    if any(tables.values()):
+        for table, chosen in tables.items():
+            if chosen:
+                Console().print(table())
+        return
+    console = Console()
+    if not console.is_terminal:  # a file has no edge that tables must keep to
+        console = Console(width=max(console.width, _FILE_WIDTH))
+    try:
+        context.exit(command.main(sweep, options, console))
+    except DLError as error:
+        click.echo(f"Error: {error}", err=True)
+        context.exit(2 if isinstance(error, ConfigurationError) else 1)
 
 
 def as_table(findings: Sequence[Finding]) -> Table:

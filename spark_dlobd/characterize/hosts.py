@@ -97,7 +97,7 @@ class EmulatedHosts:
         memory: str = "1500m",
         environment: dict[str, str] | None = None,
     ) -> None:
-        _check_machine()
+        check_machine()
         if not 1 <= count <= 200:
             raise ConfigurationError(f"count must be an int in [1, 200]. Got {count!r}.")
         if rate is not None and not re.fullmatch(r"\d+(\.\d+)?[kmg]bit", rate):
@@ -190,7 +190,8 @@ class EmulatedHosts:
         return {**os.environ, **home, **self._environment, "SPARK_LOCAL_IP": address}
 
 
-def _check_machine() -> None:
+def check_machine() -> None:
+    """Raise unless this machine can emulate hosts."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         raise ResourceError(
             "Emulated hosts need root, because only root may make network namespaces. Run as "

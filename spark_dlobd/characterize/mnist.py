@@ -93,9 +93,14 @@ def read_idx(path: Path) -> Bytes:
     if content[2] != 0x08:
         raise DataError(f"{path} has type code {content[2]:#04x}, expected 0x08 (unsigned byte).")
     header = 4 + 4 * content[3]
+    if len(content) < header:
+        raise DataError(
+            f"{path} ends within its header of {header} bytes. "
+            "The file is cut off or damaged: delete it and fetch it again."
+        )
     shape = tuple(int(extent) for extent in np.frombuffer(content[4:header], ">i4"))
     expected = header + math.prod(shape)
-    if len(shape) != content[3] or len(content) != expected:
+    if len(content) != expected:
         raise DataError(
             f"{path} has {len(content)} bytes, its header {shape} asks for {expected}. "
             "The file is cut off or damaged: delete it and fetch it again."

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from spark_dlobd.characterize.comparison import (
-    Measured,
-    Runs,
-    Series,
-    Workload,
-    efficiencies,
-    seconds_per_epoch,
-    workloads,
-)
 from spark_dlobd.characterize.dry_run import duration
 from spark_dlobd.characterize.figures import TARGET_ACCURACY, Drawn, draw_figures
 from spark_dlobd.characterize.findings import Finding, find
 from spark_dlobd.characterize.models import get_model
 from spark_dlobd.characterize.record import CaseRecord
+from spark_dlobd.characterize.tables import result_tables
 
 __all__ = ["render_page", "write_page"]
 
@@ -87,67 +78,13 @@ def render_page(
         generated=_generated(records),
         topics=_topics(find(records, target)),
         groups=_groups(drawn),
-        tables=[_table(workload, target) for workload in workloads(records)],
+        tables=result_tables(records, target),
         target=f"{100 * target:g} %",
         failures=[record for record in records if not record.finished],
         machines=_machines(records),
         sources=_sources(records),
         notes=list(notes),
     )
-
-
-@dataclass(frozen=True)
-class _Row:
-    """Numbers of one stack on one number of workers, as texts."""
-
-    stack: str
-    workers: int
-    batch: int
-    cells: tuple[str, ...]
-
-
-def _table(workload: Workload, target: float) -> dict[str, Any]:
-    return {
-        "title": workload.title,
-        "generated": workload.generated,
-        "rows": [
-            _row(one, runs, efficiencies(one).get(workers), target)
-            for one in workload.series
-            for workers, runs in one.runs.items()
-        ],
-    }
-
-
-def _row(one: Series, runs: Runs, efficiency: float | None, target: float) -> _Row:
-    case = runs.case
-    shown = None if efficiency is None or case.backend == "local" else efficiency
-    accuracy = runs.measure(lambda record: record.test_accuracy)
-    limits = dict.fromkeys(
-        record.report["limit"]["by"] for record in runs.finished if record.report.get("limit")
-    )
-    cells = (
-        _number(runs.measure(lambda record: record.seconds)),
-        _number(runs.measure(seconds_per_epoch)),
-        _number(runs.measure(lambda record: record.rows_per_second)),
-        "" if shown is None else f"{100 * shown:.0f} %",
-        _number(runs.measure(lambda record: record.seconds_to(target))),
-        "" if accuracy is None else f"{100 * accuracy.mean:.1f} %",
-        ", ".join(limits),
-        f"{len(runs.finished)} of {len(runs.records)}",
-    )
-    return _Row(one.label, case.workers, case.batch_size, cells)
-
-
-def _number(mean: Measured | None) -> str:
-    """Mean and deviation to three digits, e.g. ``12.3 ± 0.4``."""
-    if mean is None:
-        return ""
-    text = _three_digits(mean.mean)
-    return text if mean.runs < 2 else f"{text} ± {mean.std:.2g}"
-
-
-def _three_digits(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _topics(findings: Sequence[Finding]) -> list[dict[str, Any]]:

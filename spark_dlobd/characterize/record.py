@@ -44,6 +44,9 @@ class CaseRecord:
         When the case began, in seconds since 1970.
     error : str or None
         Why it did not finish: the exception's text, with its traceback if there is one.
+    wall_seconds : float or None
+        What the case took in all: besides `seconds` also the start and end of Spark and
+        the loading of the data. Estimates are made from it.
 
     Examples
     --------
@@ -61,6 +64,7 @@ class CaseRecord:
     test_seconds: float | None = None
     started: float | None = None
     error: str | None = None
+    wall_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Check the status."""
@@ -133,6 +137,7 @@ class CaseRecord:
             "test_seconds": self.test_seconds,
             "started": self.started,
             "error": self.error,
+            "wall_seconds": self.wall_seconds,
         }
         encoded: dict[str, Any] = jsonable(content)
         return encoded

@@ -270,8 +270,11 @@ class SweepSpec:
         }
         for key, values in used.items():
             for value in getattr(self, key):
+                if key == "workers" and cases and set(self.backends) == {"local"}:
+                    continue  # 1 and 2 are the default, and local has the first alone
                 if value not in values:
-                    reasons = [reason for reason in left_out if str(value) in reason]
+                    # where nothing is left, every reason counts
+                    reasons = [why for why in left_out if str(value) in why or not cases]
                     why = "; ".join(reasons) or where_it_belongs(key, value)
                     raise ConfigurationError(
                         f"{key}: {value!r} fits no combination of this sweep: {why}. "

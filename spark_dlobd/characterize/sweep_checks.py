@@ -68,6 +68,8 @@ def impossible(case: Case) -> str | None:
         return f"{case.workers} workers with a batch of {case.batch_size}: fewer rows than workers"
     if case.rows is not None and case.rows < case.workers:
         return f"{case.workers} workers with {case.rows} rows: fewer rows than workers"
+    if case.backend == "local" and case.workers > 1:
+        return f"{case.workers} workers of local: they would take turns in one process"
     if case.link_mbit is not None and not transports.crosses_hosts(case.transport):
         return (
             f"{case.transport} of {case.backend} over links of {case.link_mbit} Mbit/s: "

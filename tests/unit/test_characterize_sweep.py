@@ -227,6 +227,19 @@ def test_broken_settings() -> None:
         SweepSpec.from_settings(["paths=/data"])
 
 
+def test_one_process_is_no_row_of_workers() -> None:
+    sweep = spec(backends=["local", "horovod"], workers=[1, 2]).expand()
+    assert [(case.backend, case.workers) for case in sweep.cases] == [
+        ("local", 1),
+        ("horovod", 1),
+        ("horovod", 2),
+    ]
+    assert sweep.left_out == ("2 workers of local: they would take turns in one process",)
+    assert [case.workers for case in spec(backends=["local"]).expand().cases] == [1]
+    with pytest.raises(ConfigurationError, match="2 workers of local: they would take turns"):
+        spec(backends=["local"], workers=[2]).expand()
+
+
 def printed(sweep: Sweep, **arguments: Any) -> str:
     console = Console(width=160)
     with console.capture() as capture:
@@ -239,15 +252,15 @@ def test_dry_run_lists_what_runs_and_how_long() -> None:
         data="generated-mnist", workers=[1, 2], repeats=3, backends=["local", "horovod"],
         compression=["none", "fp16"], time_limit_s=60,
     ).expand()  # fmt: skip
-    assert len(sweep.cases) == (1 + 2) * 2 * 3
+    assert len(sweep.cases) == (1 + 2 * 2) * 3
     done = {case.id for case in sweep.cases if case.backend == "local"}
     text = printed(sweep, estimate=lambda case: 10.0 * case.workers, done=done)
     lines = [line.split("│")[1:-1] for line in text.splitlines() if "│" in line]
     rows = [[cell.strip() for cell in line] for line in lines]
     assert rows[0][-4:] == ["fp32", "3", "3", "-"]
-    assert rows[2][-4:] == ["fp32", "3", "0", "30 s"]
-    assert rows[3][2:] == ["horovod", "Gloo over TCP", "2", "128", "fp32", "3", "0", "60 s"]
-    assert "12 of 18 runs to do, about 3.0 min; by their time limits 12 min at most." in text
+    assert rows[1][-4:] == ["fp32", "3", "0", "30 s"]
+    assert rows[2][2:] == ["horovod", "Gloo over TCP", "2", "128", "fp32", "3", "0", "60 s"]
+    assert "12 of 15 runs to do, about 3.0 min; by their time limits 12 min at most." in text
     assert "Drawn by a program, not real images: generated-mnist." in text
     assert "Left out: fp16 on local: it sends gradients as they are." in text
 

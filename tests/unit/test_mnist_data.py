@@ -50,6 +50,7 @@ def test_reads_a_folder_plain_or_gzipped(tmp_path: Path, gz: bool) -> None:
         (idx((3,), b"\1\2"), r"has 10 bytes, its header \(3,\) asks for 11"),
         (idx((1,), b"\1\2"), "asks for 9"),
         (b"\0\0\x08\x03\0\0\0\x01", "cut off or damaged"),
+        (b"\0\0\x08\x03\0\0\1", "within its header of 16 bytes. The file is cut off"),
     ],
 )
 def test_broken_idx_file(tmp_path: Path, content: bytes, message: str) -> None:
