@@ -1,0 +1,167 @@
+"""From an estimator and a DataFrame to an `Explanation`. Runs on the driver."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from spark_dlobd.cost.advice import explain_choice, recommend
+from spark_dlobd.cost.cluster import probe_cluster
+from spark_dlobd.cost.explanation import Explanation
+from spark_dlobd.cost.model import Way, Workload, predict, way_of
+from spark_dlobd.cost.sample import row_bytes, sample
+from spark_dlobd.cost.step import probe_step
+from spark_dlobd.data.materialize import count_split
+from spark_dlobd.errors import ConfigurationError
+from spark_dlobd.estimators.preparation import Prepared, prepare
+from spark_dlobd.spark import slots
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from spark_dlobd.estimators.estimator import DLEstimator
+
+# Sharing a host is what has to be measured, not every host of a large cluster.
+_MOST_PROBED = 16
+_USUAL: tuple[dict[str, Any], ...] = (
+    {"name": "local"},
+    {"name": "horovod"},
+    {"name": "shuffle"},
+    {"name": "shuffle", "sync_every": 10},
+    {"name": "parameter_server"},
+)
+
+
+def explain(
+    estimator: DLEstimator, dataset: DataFrame, workers: int | Sequence[int] | None = None
+) -> Explanation:
+    """See `DLEstimator.explain`."""
+    counts = _worker_counts(workers)
+    prepared = prepare(estimator, dataset)
+    spark = dataset.sparkSession
+    config = prepared.job.config
+    train, held = count_split(dataset, prepared.request.validation)
+    _check_rows(train, config.world_size, config.batch_size)
+    counts = counts or _usual_counts(slots(spark).slots, config.world_size, config.batch_size)
+    counts = tuple(sorted({*counts, config.world_size}))
+    _check_rows(train, max(counts), config.batch_size)
+    model = estimator.build_keras_model()
+    arrays = sample(
+        dataset,
+        prepared.job.columns,
+        config.batch_size,
+        prepared.request.handle_invalid,
+        _input_dtype(model),
+    )
+    together = min(max(counts), _MOST_PROBED)
+    cluster = probe_cluster(spark, together)
+    step = probe_step(spark, prepared.job, arrays, together)
+    work = _workload(prepared, model, train)
+    predictions = tuple(
+        predict(way, count, work, cluster, step)
+        for way in _ways(prepared, estimator)
+        for count in counts
+        if count == 1 or way.backend in ("local", "shuffle") or cluster.bytes_per_s is not None
+    )
+    missing = () if importlib.util.find_spec("horovod") is not None else ("horovod",)
+    best = recommend(predictions, missing)
+    asked = (prepared.backend.name, config.world_size)
+    return Explanation(
+        model=str(model.name),
+        input_shape=prepared.job.columns.features.shape,
+        output_shape=tuple(model.output_shape[1:]),
+        weights=work.weights,
+        variables=len(model.trainable_variables),
+        row_counts=(train, held),
+        work=work,
+        backend=prepared.backend.name,
+        workers=config.world_size,
+        memory_bytes_per_worker=step.memory_bytes,
+        predictions=predictions,
+        recommended=best,
+        why=explain_choice(best, predictions, missing, asked),
+        not_installed=missing,
+        cluster=cluster,
+        step=step,
+    )
+
+
+def _worker_counts(workers: int | Sequence[int] | None) -> tuple[int, ...]:
+    given: Any = (workers,) if isinstance(workers, int) else workers
+    if given is None:
+        return ()
+    counts = tuple(given) if isinstance(given, (list, tuple, range)) else ()
+    # a bool is an int too
+    if not counts or not all(type(count) is int and count >= 1 for count in counts):
+        raise ConfigurationError(
+            f"workers must be an int in [1, inf), or several of them. Got {workers!r}."
+        )
+    return counts
+
+
+def _usual_counts(available: int, own: int, batch_size: int) -> tuple[int, ...]:
+    """1, 2, 4 and so on, as many as there are slots, and the slots. Pure.
+
+    Examples
+    --------
+    >>> _usual_counts(6, 3, 128)
+    (1, 2, 3, 4, 6)
+    """
+    doubled = {2**power for power in range(available.bit_length())}
+    counts = {1, own, available, *doubled}
+    return tuple(
+        sorted(
+            count for count in counts if 1 <= count <= max(own, available) and count <= batch_size
+        )
+    )
+
+
+def _check_rows(rows: int, workers: int, batch_size: int) -> None:
+    """Raise what a fit would: the plan checks rows and batch."""
+    from spark_dlobd.data.plan import ShardPlan
+    from spark_dlobd.errors import DataError
+
+    if not rows:
+        raise DataError("The DataFrame has no rows. Expected at least one to train on.")
+    ShardPlan((rows,), workers, batch_size, 0)
+
+
+def _input_dtype(model: Any) -> str:
+    from spark_dlobd.training.keras_codec import input_dtype
+
+    return input_dtype(model)
+
+
+def _workload(prepared: Prepared, model: Any, rows: int) -> Workload:
+    config = prepared.job.config
+    weights, gradient_bytes = weights_and_bytes(model)
+    return Workload(
+        rows=rows,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        weights=weights,
+        gradient_bytes=gradient_bytes,
+        row_bytes=row_bytes(prepared.job.columns),
+    )
+
+
+def weights_and_bytes(model: Any) -> tuple[int, int]:
+    """Number of trainable weights, and bytes of their gradients."""
+    import tensorflow as tf
+
+    sizes = [(math.prod(v.shape), tf.as_dtype(v.dtype).size) for v in model.trainable_variables]
+    return sum(count for count, _ in sizes), sum(count * each for count, each in sizes)
+
+
+def _ways(prepared: Prepared, estimator: DLEstimator) -> list[Way]:
+    """The estimator's own, and the usual ones."""
+    own = estimator.getOrDefault(estimator.backend)
+    asked = [] if own == "auto" else [own]
+    found = [way_of(param) for param in (*asked, *_USUAL)]
+    by_label: dict[str, Way] = {}
+    for way in found:
+        if way is not None:
+            by_label.setdefault(way.label, way)
+    return list(by_label.values())
