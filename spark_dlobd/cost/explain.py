@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from spark_dlobd.data.materialize import count_split
 from spark_dlobd.errors import ConfigurationError
 from spark_dlobd.estimators.preparation import Prepared, prepare
 from spark_dlobd.spark import slots
+from spark_dlobd.training import keras_codec
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -53,7 +53,7 @@ def explain(
         prepared.job.columns,
         config.batch_size,
         prepared.request.handle_invalid,
-        _input_dtype(model),
+        keras_codec.input_dtype(model),
     )
     together = min(max(counts), _MOST_PROBED)
     cluster = probe_cluster(spark, together)
@@ -128,15 +128,9 @@ def _check_rows(rows: int, workers: int, batch_size: int) -> None:
     ShardPlan((rows,), workers, batch_size, 0)
 
 
-def _input_dtype(model: Any) -> str:
-    from spark_dlobd.training.keras_codec import input_dtype
-
-    return input_dtype(model)
-
-
 def _workload(prepared: Prepared, model: Any, rows: int) -> Workload:
     config = prepared.job.config
-    weights, gradient_bytes = weights_and_bytes(model)
+    weights, gradient_bytes = keras_codec.weights_and_bytes(model)
     return Workload(
         rows=rows,
         batch_size=config.batch_size,
@@ -145,14 +139,6 @@ def _workload(prepared: Prepared, model: Any, rows: int) -> Workload:
         gradient_bytes=gradient_bytes,
         row_bytes=row_bytes(prepared.job.columns),
     )
-
-
-def weights_and_bytes(model: Any) -> tuple[int, int]:
-    """Number of trainable weights, and bytes of their gradients."""
-    import tensorflow as tf
-
-    sizes = [(math.prod(v.shape), tf.as_dtype(v.dtype).size) for v in model.trainable_variables]
-    return sum(count for count, _ in sizes), sum(count * each for count, each in sizes)
 
 
 def _ways(prepared: Prepared, estimator: DLEstimator) -> list[Way]:

@@ -106,9 +106,10 @@ class Explanation:
                 f"{content.get('schema')!r}: it was written by another version of spark_dlobd."
             )
         try:
+            values: dict[str, Any] = {name: content[name] for name in _PLAIN}
+            values |= {name: tuple(content[name]) for name in _LISTS}
             return cls(
-                **{name: content[name] for name in _PLAIN},
-                **{name: tuple(content[name]) for name in _LISTS},
+                **values,
                 work=Workload(**content["work"]),
                 cluster=ClusterCost(**content["cluster"]),
                 step=StepCost(**content["step"]),

@@ -131,7 +131,7 @@ def way_of(param: str | Mapping[str, Any]) -> Way | None:
     >>> way_of({"name": "horovod", "compression": "bf16"}).bytes_per_weight
     2.0
     """
-    options = {"name": param} if isinstance(param, str) else dict(param)
+    options: dict[str, Any] = {"name": param} if isinstance(param, str) else dict(param)
     name = options["name"]
     if name == "horovod":
         return _horovod(options)
@@ -410,14 +410,39 @@ def _shuffle(
     steps = steps_per_epoch(work.rows, work.batch_size, workers)
     turns = math.ceil(workers / cluster.slots)
     compute = turns * _compute(work.batch_size / workers, workers, cluster, step)
-    seconds = turns * shuffle_seconds(payload, workers, cluster)
-    synchronizations = math.ceil(steps / way.sync_every)
-    each = way.sync_every * compute + seconds
-    length = job_length(way.iterations_per_job, payload, each)
-    jobs = math.ceil(synchronizations / length)
-    total = synchronizations * seconds + jobs * cluster.job_s
+    seconds = shuffle_step_seconds(payload, workers, steps, cluster, way, compute)
     sent = allreduce_bytes(int(payload), workers, way.sync_every)
-    return _Parts(steps, compute, total / steps, sent)
+    return _Parts(steps, compute, seconds, sent)
+
+
+def shuffle_step_seconds(
+    payload: float,
+    workers: int,
+    steps: int,
+    cluster: ClusterCost,
+    way: Way,
+    compute_s: float = 0.0,
+) -> float:
+    """Seconds that the shuffle adds to a step of an epoch of `steps`, its jobs included.
+
+    Parameters
+    ----------
+    payload : float
+        Bytes of all weights on the wire.
+    workers, steps : int
+        Workers, and steps of an epoch.
+    cluster : ClusterCost
+        Where.
+    way : Way
+        Options of the shuffle.
+    compute_s : float
+        Of a step; jobs with longer steps hold fewer.
+    """
+    seconds = math.ceil(workers / cluster.slots) * shuffle_seconds(payload, workers, cluster)
+    synchronizations = math.ceil(steps / way.sync_every)
+    each = way.sync_every * compute_s + seconds
+    jobs = math.ceil(synchronizations / job_length(way.iterations_per_job, payload, each))
+    return (synchronizations * seconds + jobs * cluster.job_s) / steps
 
 
 def job_length(fixed: int | None, payload: float, seconds: float) -> int:

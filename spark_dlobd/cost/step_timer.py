@@ -86,4 +86,5 @@ class _Clock(keras.callbacks.Callback):  # type: ignore[misc]
 
 def _repeated(array: NDArray[Any], rows: int) -> NDArray[Any]:
     """`rows` rows, from the beginning again where there are fewer."""
-    return array[np.arange(rows) % len(array)]
+    repeated: NDArray[Any] = array[np.arange(rows) % len(array)]
+    return repeated
