@@ -202,7 +202,7 @@ def stage_summary(short: float, long: float, large: float) -> dict[str, float]:
     >>> round(found["stage_s"], 4), round(found["job_s"], 4)
     (0.03, 0.1)
     >>> round(found["stage_bytes_per_s"] / 2**20)
-    80
+    60
     """
     stage = max((long - short) / (2 * _ITERATIONS - 2), 1e-4)
     job = max(short - 2 * stage, 0.0)

@@ -69,7 +69,8 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
         ``"auto"``, ``"local"``, ``"horovod"``, ``"parameter_server"``,
         ``"shuffle"``, or a config such as
         ``HorovodConfig(controller="mpi")``. ``"auto"`` is ``"local"`` for one worker; for
-        several ``"horovod"`` where it is installed, else ``"shuffle"``.
+        several ``"shuffle"``, or, where Horovod is installed, the one of the two that is
+        predicted to be faster.
     callbacks : sequence of keras.callbacks.Callback, optional
         Each rank gets copies; their decisions are made on metrics of all ranks. With
         ``"shuffle"`` they run on the driver.
