@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from spark_dlobd.cost.model import Prediction
 
@@ -10,7 +10,7 @@ _WORTH = 0.9
 """A further worker has to save a tenth of the time."""
 
 
-def recommend(predictions: Sequence[Prediction], not_installed: Sequence[str] = ()) -> Prediction:
+def recommend(predictions: Sequence[Prediction], refused: Collection[str] = ()) -> Prediction:
     """Return the fastest fit that trains as the estimator says, with few workers.
 
     Parameter servers are left out, because they train asynchronously and without
@@ -21,11 +21,11 @@ def recommend(predictions: Sequence[Prediction], not_installed: Sequence[str] = 
     ----------
     predictions : sequence of Prediction
         Of one model and data; at least one that can be recommended.
-    not_installed : sequence of str
+    refused : collection of str
         Backends to leave out as well.
     """
     able = [one for one in predictions if _same_training(one) and one.fits]
-    able = [one for one in able if one.backend not in not_installed]
+    able = [one for one in able if one.backend not in refused]
     best = min(able, key=lambda one: one.fit_s)
     for one in sorted(able, key=lambda one: (one.workers, one.fit_s)):
         if one.workers < best.workers and _WORTH * one.fit_s <= best.fit_s:
@@ -42,7 +42,7 @@ def _same_training(one: Prediction) -> bool:
 def explain_choice(
     best: Prediction,
     predictions: Sequence[Prediction],
-    not_installed: Sequence[str],
+    refused: Mapping[str, str],
     asked: tuple[str, int],
 ) -> str:
     """Say in one paragraph why `best`.
@@ -53,8 +53,8 @@ def explain_choice(
         From `recommend`.
     predictions : sequence of Prediction
         All of them.
-    not_installed : sequence of str
-        Backends that are missing.
+    refused : mapping of str to str
+        Backends that cannot train this, and why.
     asked : tuple of str and int
         Backend and number of workers of the estimator.
     """
@@ -63,7 +63,7 @@ def explain_choice(
         f"Recommended: {best.label} with {best.workers} {many}, {best.fit_s:.1f} s for the fit "
         f"({best.start_s:.1f} s of them before the first step), {best.epoch_s:.2f} s an epoch."
     ]
-    said += _compared(best, predictions, not_installed)
+    said += _compared(best, predictions, refused)
     share = best.synchronization_s / (best.compute_s + best.synchronization_s)
     if best.limit == "compute":
         said.append(f"Computing limits it: {1 - share:.0%} of a step.")
@@ -72,15 +72,15 @@ def explain_choice(
             f"Synchronization limits it: {share:.0%} of a step. Larger batches need fewer of them."
         )
     said += _of_asked(best, predictions, asked)
-    said += [f"{name} is not installed here." for name in not_installed]
+    said += [f"{name} is out: {reason}" for name, reason in refused.items()]
     return " ".join(said)
 
 
 def _compared(
-    best: Prediction, predictions: Sequence[Prediction], not_installed: Sequence[str]
+    best: Prediction, predictions: Sequence[Prediction], refused: Collection[str]
 ) -> list[str]:
     said = []
-    able = [o for o in predictions if o.fits and o.backend not in not_installed]
+    able = [o for o in predictions if o.fits and o.backend not in refused]
     more = [o for o in able if o.workers > best.workers and _same_training(o)]
     if more:
         fastest = min(more, key=lambda one: one.fit_s)

@@ -40,7 +40,7 @@ def probe_cluster(
     spark: SparkSession,
     workers: int,
     timeout_s: float = PROBE_TIMEOUT_S,
-    again: bool = False,
+    retry: bool = False,
 ) -> ClusterCost:
     """Measure what the application of `spark` costs, or return what is known of it.
 
@@ -52,8 +52,8 @@ def probe_cluster(
         Tasks at once while probing, at most as many as there are slots.
     timeout_s : float, default 60
         Longest wait for each of the two parts.
-    again : bool, default False
-        Probe even if something is known.
+    retry : bool, default False
+        Probe again after a failure.
 
     Raises
     ------
@@ -62,8 +62,8 @@ def probe_cluster(
     """
     application = str(spark_context(spark).applicationId)
     with _probing:
-        known = None if again else _known.get(application)
-        if known is None:
+        known = _known.get(application)
+        if known is None or (retry and isinstance(known, TrainingError)):
             known = _probed(spark, workers, timeout_s)
             _known[application] = known
             while len(_known) > _KEPT:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from spark_dlobd.backends.registry import from_param
 from spark_dlobd.cost.advice import explain_choice, recommend
 from spark_dlobd.cost.cluster import probe_cluster
 from spark_dlobd.cost.explanation import Explanation
@@ -19,7 +20,7 @@ from spark_dlobd.spark import slots
 from spark_dlobd.training import keras_codec
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
     from spark_dlobd.estimators.estimator import DLEstimator
 
@@ -56,7 +57,7 @@ def explain(
         keras_codec.input_dtype(model),
     )
     together = min(max(counts), _MOST_PROBED)
-    cluster = probe_cluster(spark, together)
+    cluster = probe_cluster(spark, together, retry=True)
     step = probe_step(spark, prepared.job, arrays, together)
     work = _workload(prepared, model, train)
     predictions = tuple(
@@ -65,8 +66,8 @@ def explain(
         for count in counts
         if count == 1 or way.backend in ("local", "shuffle") or cluster.bytes_per_s is not None
     )
-    missing = () if importlib.util.find_spec("horovod") is not None else ("horovod",)
-    best = recommend(predictions, missing)
+    refused = _refused(prepared, spark)
+    best = recommend(predictions, refused)
     asked = (prepared.backend.name, config.world_size)
     return Explanation(
         model=str(model.name),
@@ -81,8 +82,8 @@ def explain(
         memory_bytes_per_worker=step.memory_bytes,
         predictions=predictions,
         recommended=best,
-        why=explain_choice(best, predictions, missing, asked),
-        not_installed=missing,
+        why=explain_choice(best, predictions, refused, asked),
+        refused=refused,
         cluster=cluster,
         step=step,
     )
@@ -139,6 +140,21 @@ def _workload(prepared: Prepared, model: Any, rows: int) -> Workload:
         gradient_bytes=gradient_bytes,
         row_bytes=row_bytes(prepared.job.columns),
     )
+
+
+def _refused(prepared: Prepared, spark: SparkSession) -> dict[str, str]:
+    """Backends that would not train this with however many slots, and their first reason."""
+    job = prepared.job
+    alone = replace(job, config=replace(job.config, world_size=1))
+    refused = {}
+    for name in ("horovod", "shuffle", "parameter_server"):
+        if name == prepared.backend.name:
+            continue  # its own options were checked
+        try:
+            from_param(name).create().check(spark, alone)
+        except ConfigurationError as error:
+            refused[name] = str(error)
+    return refused
 
 
 def _ways(prepared: Prepared, estimator: DLEstimator) -> list[Way]:

@@ -45,8 +45,8 @@ class Explanation:
         One of them.
     why : str
         A paragraph.
-    not_installed : tuple of str
-        Backends that cannot run here.
+    refused : mapping of str to str
+        Backends that would refuse this fit, and why.
     cluster : ClusterCost
         What was probed of the application.
     step : StepCost
@@ -66,7 +66,7 @@ class Explanation:
     predictions: tuple[Prediction, ...]
     recommended: Prediction
     why: str
-    not_installed: tuple[str, ...]
+    refused: Mapping[str, str]
     cluster: ClusterCost
     step: StepCost
 
@@ -82,6 +82,7 @@ class Explanation:
             **{name: getattr(self, name) for name in _PLAIN},
             "schema": SCHEMA_VERSION,
             **{name: list(getattr(self, name)) for name in _LISTS},
+            "refused": dict(self.refused),
             "work": asdict(self.work),
             "cluster": self.cluster.to_json(),
             "step": self.step.to_json(),
@@ -110,6 +111,7 @@ class Explanation:
             values |= {name: tuple(content[name]) for name in _LISTS}
             return cls(
                 **values,
+                refused=dict(content["refused"]),
                 work=Workload(**content["work"]),
                 cluster=ClusterCost(**content["cluster"]),
                 step=StepCost(**content["step"]),
@@ -133,7 +135,7 @@ _PLAIN = (
     "memory_bytes_per_worker",
     "why",
 )
-_LISTS = ("input_shape", "output_shape", "row_counts", "not_installed")
+_LISTS = ("input_shape", "output_shape", "row_counts")
 
 
 def _prediction_json(one: Prediction) -> dict[str, Any]:
@@ -200,8 +202,8 @@ def _table(found: Explanation) -> list[str]:
 
 
 def _remark(one: Prediction, found: Explanation) -> str:
-    if one.backend in found.not_installed:
-        return "not installed"
+    if one.backend in found.refused:
+        return "refused"
     if not one.fits:
         return f"needs {one.workers} slots"
     return ""

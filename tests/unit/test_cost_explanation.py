@@ -48,8 +48,8 @@ def explanation(**changes: Any) -> Explanation:
         "memory_bytes_per_worker": 700 * 10**6,
         "predictions": predictions,
         "recommended": best,
-        "why": explain_choice(best, predictions, (), ("horovod", 2)),
-        "not_installed": (),
+        "why": explain_choice(best, predictions, {}, ("horovod", 2)),
+        "refused": {},
         "cluster": cluster(),
         "step": step(),
     }
@@ -85,8 +85,8 @@ def test_the_table_shows_every_prediction_and_the_facts() -> None:
 
 
 def test_what_cannot_run_is_marked() -> None:
-    missing = explanation(not_installed=("horovod",))
-    assert str(missing).count("not installed") == 2
+    missing = explanation(refused={"horovod": "It is not installed."})
+    assert str(missing).count("  refused") == 2
     crowded = explanation(predictions=(one("horovod", 4, 1.0, fits=False), one("local", 1, 2.0)))
     assert "needs 4 slots" in str(crowded)
 
@@ -110,16 +110,17 @@ def test_servers_and_averages_are_not_recommended_however_fast() -> None:
     best = recommend(able)
     assert (best.backend, best.workers) == ("horovod", 2)
     assert recommend(able, ["horovod"]).backend == "local"
-    said = explain_choice(best, able, (), ("local", 1))
+    said = explain_choice(best, able, {"shuffle": "Cannot be cut."}, ("local", 1))
     assert "parameter_server with 2 would take 1.0 s, but trains in another way" in said
     assert "What the estimator asks for, local with 1: 9.0 s." in said
+    assert said.endswith("shuffle is out: Cannot be cut.")
 
 
 def test_a_worker_has_to_save_a_tenth() -> None:
     assert recommend([one("horovod", 2, 9.5), one("local", 1, 10.0)]).workers == 1
     assert recommend([one("horovod", 2, 8.9), one("local", 1, 10.0)]).workers == 2
     few = [one("local", 1, 10.0), one("horovod", 2, 12.0)]
-    said = explain_choice(recommend(few), few, (), ("local", 1))
+    said = explain_choice(recommend(few), few, {}, ("local", 1))
     assert "More workers do not pay: horovod with 2 would take 12.0 s." in said
     assert "Computing limits it: 67% of a step." in said
 
