@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.backends.registry import from_param
 from spark_dlobd.cost.advice import explain_choice, recommend
+from spark_dlobd.cost.choice import compare
 from spark_dlobd.cost.cluster import probe_cluster
 from spark_dlobd.cost.explanation import Explanation
-from spark_dlobd.cost.model import Way, Workload, predict, way_of
+from spark_dlobd.cost.measured import ClusterCost
+from spark_dlobd.cost.model import Way, Workload, predict, steps_per_epoch, way_of
 from spark_dlobd.cost.sample import row_bytes, sample
 from spark_dlobd.cost.step import probe_step
 from spark_dlobd.data.materialize import count_split
@@ -68,7 +70,7 @@ def explain(
     )
     refused = _refused(prepared, spark)
     best = recommend(predictions, refused)
-    asked = (prepared.backend.name, config.world_size)
+    asked = (_asked(prepared, work, cluster), config.world_size)
     return Explanation(
         model=str(model.name),
         input_shape=prepared.job.columns.features.shape,
@@ -77,7 +79,7 @@ def explain(
         variables=len(model.trainable_variables),
         row_counts=(train, held),
         work=work,
-        backend=prepared.backend.name,
+        backend=asked[0],
         workers=config.world_size,
         memory_bytes_per_worker=step.memory_bytes,
         predictions=predictions,
@@ -140,6 +142,16 @@ def _workload(prepared: Prepared, model: Any, rows: int) -> Workload:
         gradient_bytes=gradient_bytes,
         row_bytes=row_bytes(prepared.job.columns),
     )
+
+
+def _asked(prepared: Prepared, work: Workload, cluster: ClusterCost) -> str:
+    """The backend of a fit; where `auto` decides by cost, what it would take."""
+    name = prepared.backend.name
+    if prepared.model_size is None or cluster.bytes_per_s is None:
+        return name
+    config = prepared.job.config
+    steps = config.epochs * steps_per_epoch(work.rows, config.batch_size, config.world_size)
+    return compare(cluster, config.world_size, steps, *prepared.model_size).backend
 
 
 def _refused(prepared: Prepared, spark: SparkSession) -> dict[str, str]:

@@ -33,7 +33,7 @@ class Explanation:
     work : Workload
         What the predictions are for.
     backend : str
-        What the estimator would take, as far as that is known before the rows are counted.
+        What the estimator's fit would take.
     workers : int
         The estimator's ``numTrainWorkers``.
     memory_bytes_per_worker : int

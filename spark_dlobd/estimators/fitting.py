@@ -234,8 +234,6 @@ class _Tracked:
             "backend_reason": fit._prepared.reason,
             "spark_dlobd.run_id": fit._prepared.job.run_id,
         }
-        if fit._prepared.model_size is not None:
-            tags["backend_reason"] = "auto: not decided before the rows are counted"
         logger.info("training with backend %s: %s", tags["backend"], tags["backend_reason"])
         fit.reporter.start(params, tags)
 

@@ -140,6 +140,8 @@ def prepare(estimator: DLEstimator, dataset: DataFrame) -> Prepared:
     metadata = dict(dataset.schema[estimator.getLabelCol()].metadata or {})
     is_open = asked == "auto" and backend.name == "horovod"
     model_size = keras_codec.weights_and_bytes(model) if is_open else None
+    if is_open:
+        reason += "; compared with the shuffle once the rows are counted"
     return Prepared(job, request, backend, reason, metadata, target, model_size)
 
 
