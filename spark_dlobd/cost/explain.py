@@ -11,8 +11,8 @@ from spark_dlobd.cost.advice import explain_choice, recommend
 from spark_dlobd.cost.choice import compare
 from spark_dlobd.cost.cluster import probe_cluster
 from spark_dlobd.cost.explanation import Explanation
-from spark_dlobd.cost.measured import ClusterCost
-from spark_dlobd.cost.model import Way, Workload, predict, steps_per_epoch, way_of
+from spark_dlobd.cost.measured import ClusterCost, StepCost
+from spark_dlobd.cost.model import Prediction, Way, Workload, predict, steps_per_epoch, way_of
 from spark_dlobd.cost.sample import row_bytes, sample
 from spark_dlobd.cost.step import probe_step
 from spark_dlobd.data.materialize import count_split
@@ -41,14 +41,14 @@ def explain(
     estimator: DLEstimator, dataset: DataFrame, workers: int | Sequence[int] | None = None
 ) -> Explanation:
     """See `DLEstimator.explain`."""
-    counts = _worker_counts(workers)
+    given = _worker_counts(workers)
     prepared = prepare(estimator, dataset)
     spark = dataset.sparkSession
     config = prepared.job.config
     train, held = count_split(dataset, prepared.request.validation)
     _check_rows(train, config.world_size, config.batch_size)
-    counts = counts or _usual_counts(slots(spark).slots, config.world_size, config.batch_size)
-    counts = tuple(sorted({*counts, config.world_size}))
+    most = min(train, config.batch_size)
+    counts = _with_own(given or _usual_counts(slots(spark).slots, most), config.world_size)
     _check_rows(train, max(counts), config.batch_size)
     model = estimator.build_keras_model()
     arrays = sample(
@@ -62,12 +62,7 @@ def explain(
     cluster = probe_cluster(spark, together, retry=True)
     step = probe_step(spark, prepared.job, arrays, together)
     work = _workload(prepared, model, train)
-    predictions = tuple(
-        predict(way, count, work, cluster, step)
-        for way in _ways(prepared, estimator)
-        for count in counts
-        if count == 1 or way.backend in ("local", "shuffle") or cluster.bytes_per_s is not None
-    )
+    predictions = _predictions(_ways(estimator), counts, work, cluster, step)
     refused = _refused(prepared, spark)
     best = recommend(predictions, refused)
     asked = (_asked(prepared, work, cluster), config.world_size)
@@ -104,20 +99,35 @@ def _worker_counts(workers: int | Sequence[int] | None) -> tuple[int, ...]:
     return counts
 
 
-def _usual_counts(available: int, own: int, batch_size: int) -> tuple[int, ...]:
+def _usual_counts(available: int, most: int) -> tuple[int, ...]:
     """1, 2, 4 and so on, as many as there are slots, and the slots. Pure.
 
     Examples
     --------
-    >>> _usual_counts(6, 3, 128)
-    (1, 2, 3, 4, 6)
+    >>> _usual_counts(6, most=128), _usual_counts(6, most=3)
+    ((1, 2, 4, 6), (1, 2))
     """
-    doubled = {2**power for power in range(available.bit_length())}
-    counts = {1, own, available, *doubled}
+    counts = {1, available, *(2**power for power in range(available.bit_length()))}
+    return tuple(sorted(count for count in counts if count <= max(1, min(available, most))))
+
+
+def _with_own(counts: tuple[int, ...], own: int) -> tuple[int, ...]:
+    return tuple(sorted({*counts, own}))
+
+
+def _predictions(
+    ways: Sequence[Way],
+    counts: Sequence[int],
+    work: Workload,
+    cluster: ClusterCost,
+    step: StepCost,
+) -> tuple[Prediction, ...]:
+    """All combinations for which everything was measured. Pure."""
     return tuple(
-        sorted(
-            count for count in counts if 1 <= count <= max(own, available) and count <= batch_size
-        )
+        predict(way, count, work, cluster, step)
+        for way in ways
+        for count in counts
+        if count == 1 or way.backend in ("local", "shuffle") or cluster.bytes_per_s is not None
     )
 
 
@@ -169,7 +179,7 @@ def _refused(prepared: Prepared, spark: SparkSession) -> dict[str, str]:
     return refused
 
 
-def _ways(prepared: Prepared, estimator: DLEstimator) -> list[Way]:
+def _ways(estimator: DLEstimator) -> list[Way]:
     """The estimator's own, and the usual ones."""
     own = estimator.getOrDefault(estimator.backend)
     asked = [] if own == "auto" else [own]
