@@ -49,7 +49,8 @@ def probe_cluster(
     spark : SparkSession
         Its application is probed once; a failure is remembered too.
     workers : int
-        Tasks at once while probing, at most as many as there are slots.
+        Tasks at once while probing, at most as many as there are slots. What one task alone
+        has measured does not do for several.
     timeout_s : float, default 60
         Longest wait for each of the two parts.
     retry : bool, default False
@@ -63,6 +64,8 @@ def probe_cluster(
     application = str(spark_context(spark).applicationId)
     with _probing:
         known = _known.get(application)
+        if isinstance(known, ClusterCost) and known.bytes_per_s is None and workers > 1:
+            known = None  # one task alone has seen no network
         if known is None or (retry and isinstance(known, TrainingError)):
             known = _probed(spark, workers, timeout_s)
             _known[application] = known
