@@ -151,7 +151,7 @@ def test_nothing_stays_in_sparks_python_workers(
         ({"numTrainWorkers": 3}, ResourceError, "numTrainWorkers=3 needs 3 slots"),
         ({"labelCol": "nothing"}, ConfigurationError, "nothing"),
         ({"backend": "parameter_server", "batchSize": 0}, ConfigurationError, "batchSize"),
-        ({"batchSize": 1, "backend": "local"}, ConfigurationError, "batchSize must be at least numT"),
+        ({"batchSize": 1, "backend": "local"}, ConfigurationError, "batchSize must be at least"),
     ],
 )
 def test_what_fit_refuses_is_refused(
