@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PROBE_TIMEOUT_S = 60.0
 """Longest wait for each part of a probe."""
-_STAGES_S = 1.5
+_STAGES_S = 2.5
 _ITERATIONS = 8
 _LARGE_BYTES = 4 << 20
 _LARGE_ROUNDS = 3
@@ -188,7 +188,7 @@ def _stage_costs(partitions: int, context: SparkContext) -> list[bytes]:
             long.append(chains.seconds(_ITERATIONS, 8))
         record = _LARGE_BYTES // partitions
         large = [chains.seconds(2, record)]
-        deadline = time.monotonic() + _STAGES_S
+        deadline = time.monotonic() + _STAGES_S / 2
         while len(large) < _LARGE_ROUNDS and time.monotonic() < deadline:
             large.append(chains.seconds(2, record))
     finally:

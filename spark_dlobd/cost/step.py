@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from spark_dlobd.training.job import TrainJob
 
-_BUDGET_S = 0.8
+_BUDGET_S = 1.2
 
 
 def probe_step(

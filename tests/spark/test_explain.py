@@ -221,7 +221,7 @@ def test_auto_takes_what_is_predicted_to_be_faster_and_says_both(
     assert report["backend"] == "shuffle"
     # one step: 2 latencies of 100 s and the start; stages of 1 ms, a job of 0.1 s and the start
     assert report["backend_reason"].startswith("auto: start-up and synchronization of the whole")
-    assert "205.0 s with horovod and 9.1 s with shuffle" in report["backend_reason"]
+    assert "205.7 s with horovod and 8.1 s with shuffle" in report["backend_reason"]
 
 
 def test_auto_with_what_was_probed_here(table: DataFrame, explained: Any) -> None:
