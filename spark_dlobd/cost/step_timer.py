@@ -84,6 +84,8 @@ class _Clock(keras.callbacks.Callback):  # type: ignore[misc]
         now = time.perf_counter()
         self.seconds.append((now - self._last) / self._steps_per_call)
         self._last = now
+        if len(self.seconds) == 1:
+            self._began = now  # tracing is no part of the budget
         if len(self.seconds) >= _FEWEST and now - self._began >= self._budget_s:
             self.model.stop_training = True
 
