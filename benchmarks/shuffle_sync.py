@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import _raw_stages
 from benchmarks._mnist import WORKERS, print_result, session
 from spark_dlobd import DLEstimator, ShuffleConfig
 from spark_dlobd.backends.shuffle.exchange import Exchange
 from spark_dlobd.backends.shuffle.wire import bytes_per_weight
+from spark_dlobd.cost.stages import last_stage, moving_stage, places
 
 WEIGHTS = (7_850, 431_080, 7_000_000, 25_000_000)
 
@@ -75,13 +75,13 @@ class Floor:
 
     def __init__(self, spark: Any) -> None:
         context = spark.sparkContext
-        self._exchange = Exchange(context, WORKERS, functools.partial(_raw_stages.places, WORKERS))
+        self._exchange = Exchange(context, WORKERS, functools.partial(places, WORKERS))
         self._exchange.place()
 
     def ms(self, size: int, iterations: int) -> float:
         """Milliseconds of two stages with `size` bytes for every partition."""
-        work = self._exchange.function(functools.partial(_raw_stages.stage, WORKERS, size))
-        last = self._exchange.function(_raw_stages.last)
+        work = self._exchange.function(functools.partial(moving_stage, WORKERS, size))
+        last = self._exchange.function(last_stage)
         began = time.perf_counter()
         stages = [("floor", work)] * (2 * iterations - 1)
         chain = self._exchange.chain([*stages, ("floor", last)])

@@ -107,6 +107,20 @@ def _cluster_cores(context: SparkContext) -> int:
     return int(context.defaultParallelism)
 
 
+def executor_hosts(spark: SparkSession) -> int:
+    """Number of machines that run executors now, without starting a job. Runs on the driver."""
+    context = spark_context(spark)
+    infos = context._jsc.sc().statusTracker().getExecutorInfos()
+    hosts = [str(info.host()) for info in infos]
+    if cores_of_master(context.master or "") is not None:
+        return 1
+    # one of the entries is the driver's
+    driver = str(context.getConf().get("spark.driver.host"))
+    if driver in hosts:
+        hosts.remove(driver)
+    return max(1, len(set(hosts)))
+
+
 def require_slots(spark: SparkSession, world_size: int) -> SparkSlots:
     """Raise unless `world_size` tasks can run at once. Runs on the driver.
 

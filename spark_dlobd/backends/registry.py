@@ -101,9 +101,10 @@ def choose_backend(
 ) -> tuple[Backend, str]:
     """Return the backend to use and why.
 
-    The rule of ``"auto"``: with one worker, ``local``. With several, ``horovod``
-    if it is installed on the driver, else ``shuffle``, which needs nothing but
-    Spark. Any other value means exactly that backend.
+    The rule of ``"auto"``: with one worker, ``local``. With several, ``shuffle``, which
+    needs nothing but Spark, unless ``horovod`` is installed on the driver: then this
+    returns ``horovod``, and `preparation.decide` compares the two once the rows are
+    counted. Any other value means exactly that backend.
     """
     config = from_param(value)
     if config != "auto":

@@ -72,9 +72,9 @@ class SparkJob:
         """Ask Spark to end its tasks."""
         self._context.cancelJobsWithTag(self._tag)
 
-    def join(self) -> None:
-        """Wait ten seconds for its end."""
-        self._thread.join(timeout=_LEAVE_WAIT_S)
+    def join(self, timeout_s: float = _LEAVE_WAIT_S) -> None:
+        """Wait for its end, ten seconds unless said otherwise."""
+        self._thread.join(timeout=timeout_s)
 
 
 def barrier_stage(

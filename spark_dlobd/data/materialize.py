@@ -24,7 +24,7 @@ from spark_dlobd.spark import spark_context
 from spark_dlobd.training.job import ColumnSpec, InvalidRows
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, Observation
+    from pyspark.sql import Column, DataFrame, Observation, Row
 
 __all__ = ["ROW_GROUP_BYTES", "ValidationSplit", "materialize", "reuse_data"]
 
@@ -187,6 +187,38 @@ def write_rows(
     except BaseException:
         directory.remove_after_failure()
         raise
+
+
+def first_rows(
+    df: DataFrame, columns: ColumnSpec, count: int, handle_invalid: InvalidRows
+) -> list[Row]:
+    """The first rows as they would be written, checked like them. Runs on the driver.
+
+    Raises
+    ------
+    DataError
+        If they are not valid, or there are none.
+    """
+    from pyspark.sql import Observation
+
+    request = Request(columns, None, None, handle_invalid, ROW_GROUP_BYTES)
+    observation = Observation()
+    rows = _checked_rows(df.limit(count), request, observation)
+    with _cancelled_on_error(df):
+        found = rows.collect()
+    _judged(_metrics(observation), request)
+    return found
+
+
+def count_split(df: DataFrame, validation: ValidationSplit | None) -> tuple[int, int]:
+    """Number of training and of validation rows, valid or not. Runs on the driver."""
+    from pyspark.sql import functions as F
+
+    split = _split_expression(validation)
+    held = F.lit(0) if split is None else F.count_if(split)
+    with _cancelled_on_error(df):
+        total, held_rows = df.agg(F.count(F.lit(1)), held).collect()[0]
+    return int(total - held_rows), int(held_rows)
 
 
 def _write(

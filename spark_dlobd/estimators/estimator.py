@@ -20,6 +20,7 @@ from spark_dlobd.training.custom_objects import CustomObjects
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+    from spark_dlobd.cost.explanation import Explanation
     from spark_dlobd.tracking.base import Tracker
 
 logger = logging.getLogger("spark_dlobd")
@@ -68,7 +69,8 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
         ``"auto"``, ``"local"``, ``"horovod"``, ``"parameter_server"``,
         ``"shuffle"``, or a config such as
         ``HorovodConfig(controller="mpi")``. ``"auto"`` is ``"local"`` for one worker; for
-        several ``"horovod"`` where it is installed, else ``"shuffle"``.
+        several ``"shuffle"``, or, where Horovod is installed, the one of the two that is
+        predicted to be faster.
     callbacks : sequence of keras.callbacks.Callback, optional
         Each rank gets copies; their decisions are made on metrics of all ranks. With
         ``"shuffle"`` they run on the driver.
@@ -234,6 +236,47 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
         from spark_dlobd.estimators.fitting import fit_once
 
         return fit_once(self, dataset)
+
+    def explain(
+        self, dataset: DataFrame, workers: int | Sequence[int] | None = None
+    ) -> Explanation:
+        """Predict what a fit would take with each backend, from some seconds of probing.
+
+        Trains nothing that is kept and writes nothing. Processes like those of ranks time
+        some steps of copies of the model on the first rows; the network and Spark's stages
+        are timed once per application. Slots have to be free meanwhile. Everything that
+        ``fit`` would refuse before it reads all rows is refused here too; the rows are only
+        counted, but for the first ones.
+
+        Parameters
+        ----------
+        dataset : pyspark.sql.DataFrame
+            What ``fit`` would take.
+        workers : int or sequence of int, optional
+            Numbers of workers to predict, besides ``numTrainWorkers``. Default: 1, 2, 4
+            and so on up to all slots.
+
+        Returns
+        -------
+        Explanation
+            Numbers as attributes, ``to_json()``, and a table when printed.
+
+        Raises
+        ------
+        ConfigurationError, ModelError, DataError
+            As ``fit``.
+        WorkerError
+            If the model cannot be trained on the first rows.
+        TrainingError
+            If the probe failed or took too long.
+
+        Examples
+        --------
+        >>> print(estimator.explain(df))  # doctest: +SKIP
+        """
+        from spark_dlobd.cost.explain import explain
+
+        return explain(self, dataset, workers)
 
     def fitMultiple(
         self, dataset: DataFrame, paramMaps: Sequence[Any]

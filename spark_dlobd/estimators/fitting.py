@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from spark_dlobd.data.materialize import materialize
 from spark_dlobd.errors import TrainingError
 from spark_dlobd.estimators.model import DLModel
-from spark_dlobd.estimators.preparation import DataRequest, Prepared, prepare
+from spark_dlobd.estimators.preparation import DataRequest, Prepared, decide, prepare
 from spark_dlobd.report.build import Settings, build_report
 from spark_dlobd.tracking.facts import system_facts
 from spark_dlobd.tracking.reporter import Reporter, status_of
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
     from spark_dlobd.data.dataset import DatasetRef
     from spark_dlobd.estimators.estimator import DLEstimator
@@ -162,12 +162,14 @@ class _Fit:
         """Train on materialized rows."""
         from spark_dlobd.data.plan import ShardPlan
 
-        prepared = self._prepared
-        config = prepared.job.config
+        config = self._prepared.job.config
         counts = tuple(group.rows for group in data.train)
         plan = ShardPlan(counts, config.world_size, config.batch_size, config.seed)
         self.reporter.expect(plan.steps_per_epoch)
         self.reporter.dataset(data)
+        if self._prepared.model_size is not None:
+            self._choose(dataset.sparkSession, plan.steps_per_epoch)
+        prepared = self._prepared
         result = prepared.backend.fit(dataset.sparkSession, prepared.job, data, self.reporter)
         self._told |= result.report
         self._told |= {
@@ -177,6 +179,15 @@ class _Fit:
             "data_url": data.root,
         }
         return self._model(result)
+
+    def _choose(self, spark: SparkSession, steps_per_epoch: int) -> None:
+        """Let `auto` compare what it could take."""
+        with self.reporter.phase("prepare"):
+            prepared = self._prepared = decide(self._prepared, spark, steps_per_epoch)
+        name, reason = prepared.backend.name, prepared.reason
+        self._settings = replace(self._settings, backend=name, backend_reason=reason)
+        logger.info("training with backend %s: %s", name, reason)
+        self.reporter.tag({"backend": name, "backend_reason": reason})
 
     def complete_report(self) -> None:
         """Derive the report from what was told; the model holds the same dict.

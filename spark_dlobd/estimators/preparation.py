@@ -8,10 +8,10 @@ from __future__ import annotations
 import copy
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from spark_dlobd.backends.registry import choose_backend
+from spark_dlobd.backends.registry import choose_backend, from_param
 from spark_dlobd.data import columns as data_columns
 from spark_dlobd.data.split import ValidationSplit
 from spark_dlobd.errors import ConfigurationError
@@ -30,7 +30,7 @@ from spark_dlobd.training.output import loss_name
 from spark_dlobd.training.target import Target
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
     from spark_dlobd.backends.base import Backend
@@ -66,6 +66,10 @@ class Prepared:
         Metadata of the label column.
     target : Target or None
         What ends the training early.
+    model_size : tuple of (int, int) or None
+        Trainable weights and bytes of their gradients, where ``backend="auto"`` is still to
+        compare Horovod with the shuffle, once the rows are counted; `backend` is what it
+        takes if it cannot. None where the choice is made.
     """
 
     job: TrainJob
@@ -74,6 +78,7 @@ class Prepared:
     reason: str
     label_metadata: dict[str, Any]
     target: Target | None = None
+    model_size: tuple[int, int] | None = None
 
 
 def prepare(estimator: DLEstimator, dataset: DataFrame) -> Prepared:
@@ -122,9 +127,8 @@ def prepare(estimator: DLEstimator, dataset: DataFrame) -> Prepared:
         verbose=estimator.getVerbose(),
     )
     job = TrainJob(uuid.uuid4().hex[:12], spec, columns, config)
-    backend, reason = choose_backend(
-        estimator.getOrDefault(estimator.backend), dataset.sparkSession, workers
-    )
+    asked = estimator.getOrDefault(estimator.backend)
+    backend, reason = choose_backend(asked, dataset.sparkSession, workers)
     backend.check(dataset.sparkSession, job)
     request = DataRequest(
         columns,
@@ -134,7 +138,33 @@ def prepare(estimator: DLEstimator, dataset: DataFrame) -> Prepared:
         workers,
     )
     metadata = dict(dataset.schema[estimator.getLabelCol()].metadata or {})
-    return Prepared(job, request, backend, reason, metadata, target)
+    is_open = asked == "auto" and backend.name == "horovod"
+    model_size = keras_codec.weights_and_bytes(model) if is_open else None
+    if is_open:
+        reason += "; compared with the shuffle once the rows are counted"
+    return Prepared(job, request, backend, reason, metadata, target, model_size)
+
+
+def decide(prepared: Prepared, spark: SparkSession, steps_per_epoch: int) -> Prepared:
+    """Make the choice that `prepare` left open, if it did. May run Spark jobs.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        From `prepare`.
+    spark : SparkSession
+        Where.
+    steps_per_epoch : int
+        Known once the rows are written.
+    """
+    if prepared.model_size is None:
+        return prepared
+    from spark_dlobd.cost.choice import choose_by_cost
+
+    steps = prepared.job.config.epochs * steps_per_epoch
+    name, reason = choose_by_cost(spark, prepared.job, steps, prepared.model_size)
+    backend = from_param(name).create()
+    return replace(prepared, backend=backend, reason=reason, model_size=None)
 
 
 def _check_dataset(dataset: Any) -> None:

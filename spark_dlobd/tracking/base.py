@@ -13,7 +13,9 @@ class Tracker(Protocol):
     """Receives what happens during a fit. Runs on the driver.
 
     Methods return at once and never raise: a tracker that cannot deliver says
-    so once in the log and keeps its records locally.
+    so once in the log and keeps its records locally. It may also have ``dataset(description)``,
+    which hears what is trained on, and ``tag(tags)``, which hears of tags that became known
+    after the start.
     """
 
     def start(self, params: dict[str, Any], tags: dict[str, str]) -> None:

@@ -118,7 +118,7 @@ class JsonLinesTracker:
     """Writes every record of a fit to a local file, one JSON object a line.
 
     Runs on the driver. Records have a ``kind``: ``start`` (params and tags),
-    ``dataset``, ``step``, ``epoch`` and ``report``, and a ``time`` in seconds
+    ``dataset``, ``tags``, ``step``, ``epoch`` and ``report``, and a ``time`` in seconds
     since the epoch. NaN and infinities are the strings ``"NaN"``, ``"Infinity"``
     and ``"-Infinity"``.
 
@@ -147,6 +147,10 @@ class JsonLinesTracker:
     def dataset(self, description: dict[str, Any]) -> None:
         """Note what is trained on."""
         self._append({"kind": "dataset", **description})
+
+    def tag(self, tags: dict[str, str]) -> None:
+        """Note tags that became known after the start."""
+        self._append({"kind": "tags", "tags": tags})
 
     def step(self, epoch: int, step: int, global_step: int, metrics: dict[str, float]) -> None:
         """Metrics of one training step."""

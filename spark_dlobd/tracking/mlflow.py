@@ -198,6 +198,10 @@ class MlflowTracker:
         """Note what is trained on, as `reporter.describe_dataset` describes it."""
         self._append({"kind": "dataset", **description})
 
+    def tag(self, tags: dict[str, str]) -> None:
+        """Set tags that became known after the start."""
+        self._append({"kind": "tags", "tags": tags})
+
     def step(self, epoch: int, step: int, global_step: int, metrics: dict[str, float]) -> None:
         """Metrics of one training step."""
         self._append(step_record(epoch, step, global_step, metrics))

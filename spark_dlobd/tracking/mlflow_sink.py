@@ -23,7 +23,7 @@ from spark_dlobd.tracking.request_limits import request_limits
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput, Metric, Run
+    from mlflow.entities import DatasetInput, Metric, Run, RunTag
 
 logger = logging.getLogger("spark_dlobd.tracking")
 
@@ -119,6 +119,9 @@ class MlflowSink:
                     self._begin(record)
                 elif record["kind"] == "dataset":
                     self._client.log_inputs(self._run, dataset_inputs(record))
+                elif record["kind"] == "tags":
+                    tags = run_tags(record["tags"])
+                    self._client.log_batch(self._run, tags=tags, synchronous=True)
                 elif record["kind"] == "report":
                     self._final = record
                 else:
@@ -178,17 +181,14 @@ class MlflowSink:
         return self.run_id
 
     def _begin(self, record: Record) -> None:
-        from mlflow.entities import Param, RunTag
+        from mlflow.entities import Param
 
         self._connect()
         run = self._open(record)
         if self._tags_sent:
             return
         facts = {f"system.{name}": value for name, value in system_facts().items()}
-        tags = [
-            RunTag(_key(name), str(value)[:_TAG_CHARS])
-            for name, value in {**facts, **record["tags"]}.items()
-        ]
+        tags = run_tags({**facts, **record["tags"]})
         params = [
             Param(key, value)
             for key, value in as_params(record["params"]).items()
@@ -296,6 +296,13 @@ def as_metrics(record: Record, model_id: str | None = None) -> list[Metric]:
         Metric(_key(prefix + name), float(value), time_ms, record[step], model_id=model_id)
         for name, value in record["metrics"].items()
     ]
+
+
+def run_tags(tags: dict[str, Any]) -> list[RunTag]:
+    """Tags as MLflow takes them."""
+    from mlflow.entities import RunTag
+
+    return [RunTag(_key(name), str(value)[:_TAG_CHARS]) for name, value in tags.items()]
 
 
 def as_params(params: dict[str, Any]) -> dict[str, str]:

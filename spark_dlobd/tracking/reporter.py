@@ -138,6 +138,10 @@ class Reporter:
         """
         self._fan_out("dataset", describe_dataset(data, name, source), optional=True)
 
+    def tag(self, tags: dict[str, str]) -> None:
+        """Tell trackers that have a ``tag`` method what became known after the start."""
+        self._fan_out("tag", tags, optional=True)
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Measure the seconds of one phase, e.g. materialize, start, train, collect, log.

@@ -6,6 +6,7 @@ Keras is imported inside the functions: importing this module costs nothing.
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +37,7 @@ __all__ = [
     "model_to_archive",
     "output_spec",
     "own_compile_config",
+    "weights_and_bytes",
     "weights_hash",
 ]
 
@@ -181,6 +183,14 @@ def weights_hash(model: Any) -> str:
         digest.update(f"{array.dtype.name}{array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def weights_and_bytes(model: Any) -> tuple[int, int]:
+    """Number of trainable weights, and bytes of their gradients."""
+    import tensorflow as tf
+
+    sizes = [(math.prod(v.shape), tf.as_dtype(v.dtype).size) for v in model.trainable_variables]
+    return sum(count for count, _ in sizes), sum(count * each for count, each in sizes)
 
 
 def _check_keras_backend() -> None:

@@ -5,7 +5,6 @@ Imported late: it imports TensorFlow.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -226,11 +225,8 @@ def train_rank(
 
 
 def _weights_facts(model: Any) -> dict[str, int]:
-    sizes = [(math.prod(v.shape), tf.as_dtype(v.dtype).size) for v in model.trainable_variables]
-    return {
-        "trainable_weights": sum(count for count, _ in sizes),
-        "gradient_bytes": sum(count * each for count, each in sizes),
-    }
+    weights, gradient_bytes = keras_codec.weights_and_bytes(model)
+    return {"trainable_weights": weights, "gradient_bytes": gradient_bytes}
 
 
 class _Instrumented:

@@ -75,7 +75,7 @@ def ours() -> set[str]:
         text = " ".join(process.info["cmdline"] or [])
         # another run of the tests on this machine has a temporary directory of its own
         same_run = (process.info["environ"] or {}).get("TMPDIR") == os.environ.get("TMPDIR")
-        names = ("spark_dlobd.backends", "mpi_placeholder", "mpirun", "prted")
+        names = ("spark_dlobd.backends", "spark_dlobd.cost", "mpi_placeholder", "mpirun", "prted")
         if same_run and any(name in text for name in names):
             found.add(f"process {process.info['pid']} {text[:200]}")
     for connection in psutil.Process().net_connections(kind="tcp"):

@@ -70,6 +70,18 @@ def test_metrics_are_visible_while_the_run_goes_on(client: MlflowClient, tmp_pat
     assert nothing_left(tmp_path)
 
 
+def test_a_tag_that_comes_late_replaces_the_first(client: MlflowClient) -> None:
+    tracker = MlflowTracker()
+    told = reporter(tracker)
+    told.start({}, {**TAGS})
+    told.tag({"backend": "shuffle", "long": "x" * 9000})
+    told.finish("FINISHED", {})
+    assert tracker.run_id is not None
+    tags = client.get_run(tracker.run_id).data.tags
+    assert (tags["backend"], tags["backend.reason"]) == ("shuffle", "one worker")
+    assert set(tags["long"]) == {"x"}
+
+
 def test_own_run_holds_everything_and_is_ended(client: MlflowClient, tmp_path: Path) -> None:
     tracker = MlflowTracker(run_name="mine")
     told = reporter(tracker)

@@ -205,6 +205,17 @@ def test_dataset_goes_only_to_trackers_that_take_it() -> None:
     assert description["columns"]["features"] == {"name": "x", "dtype": "float32", "shape": [3]}
 
 
+def test_tags_that_come_late_go_only_to_trackers_that_take_them() -> None:
+    class WithTags(ListTracker):
+        def tag(self, tags: dict[str, str]) -> None:
+            self._note("tag", tags)
+
+    plain, taking = ListTracker(), WithTags()
+    make(plain, taking).tag({"backend": "shuffle"})
+    assert plain.calls == []
+    assert taking.calls == [("tag", {"backend": "shuffle"})]
+
+
 def test_status_of_an_exception() -> None:
     assert status_of(None) == "FINISHED"
     assert status_of(ValueError()) == "FAILED"

@@ -167,9 +167,31 @@ def _sequence(plan: ShardPlan, epoch: int) -> tuple[RowRange, ...]:
 
 def _steps_per_call(job: TrainJob, steps: int) -> int:
     row_bytes = sum(np.dtype(column.dtype).itemsize * column.size for column in job.columns.all)
+    return steps_per_call(row_bytes, job.config.batch_size, steps, job.config.world_size)
+
+
+def steps_per_call(row_bytes: int, batch_size: int, steps: int, workers: int) -> int:
+    """Steps of one call where nobody chose them.
+
+    Parameters
+    ----------
+    row_bytes : int
+        Of one row as it is stored.
+    batch_size : int
+        Rows of one step.
+    steps : int
+        Of one epoch.
+    workers : int
+        How many take calls.
+
+    Examples
+    --------
+    >>> steps_per_call(row_bytes=3_140, batch_size=128, steps=100, workers=2)
+    3
+    """
     most = min(
         _MOST_STEPS_PER_CALL,
-        _MOST_CHUNK_BYTES // (row_bytes * job.config.batch_size),
-        steps // (_CALLS_PER_WORKER * job.config.world_size),
+        _MOST_CHUNK_BYTES // (row_bytes * batch_size),
+        steps // (_CALLS_PER_WORKER * workers),
     )
     return max(1, most)

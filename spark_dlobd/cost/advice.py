@@ -1,0 +1,117 @@
+"""Which backend and how many workers, and why in words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from spark_dlobd.cost.model import Prediction
+
+_WORTH = 0.9
+"""A further worker has to save a tenth of the time."""
+
+
+def recommend(predictions: Sequence[Prediction], refused: Collection[str] = ()) -> Prediction:
+    """Return the fastest fit that trains as the estimator says, with few workers.
+
+    Parameter servers are left out, because they train asynchronously and without
+    authentication, and so are averages of weights (``sync_every`` of the shuffle): both are
+    other algorithms, which only a person can choose.
+
+    Parameters
+    ----------
+    predictions : sequence of Prediction
+        Of one model and data; at least one that can be recommended.
+    refused : collection of str
+        Backends to leave out as well.
+    """
+    able = [one for one in predictions if _same_training(one) and one.fits]
+    able = [one for one in able if one.backend not in refused]
+    best = min(able, key=lambda one: one.fit_s)
+    for one in sorted(able, key=lambda one: (one.workers, one.fit_s)):
+        if one.workers < best.workers and _WORTH * one.fit_s <= best.fit_s:
+            return one
+    return best
+
+
+def _same_training(one: Prediction) -> bool:
+    if one.backend == "shuffle":
+        return one.label == "shuffle"
+    return one.backend != "parameter_server"
+
+
+def explain_choice(
+    best: Prediction,
+    predictions: Sequence[Prediction],
+    refused: Mapping[str, str],
+    asked: tuple[str, int],
+) -> str:
+    """Say in one paragraph why `best`.
+
+    Parameters
+    ----------
+    best : Prediction
+        From `recommend`.
+    predictions : sequence of Prediction
+        All of them.
+    refused : mapping of str to str
+        Backends that cannot train this, and why.
+    asked : tuple of str and int
+        Backend and number of workers of the estimator.
+    """
+    many = "worker" if best.workers == 1 else "workers"
+    said = [
+        f"Recommended: {best.label} with {best.workers} {many}, {best.fit_s:.1f} s for the fit "
+        f"({best.start_s:.1f} s of them before the first step), {best.epoch_s:.2f} s an epoch."
+    ]
+    said += _compared(best, predictions, refused)
+    share = best.synchronization_s / (best.compute_s + best.synchronization_s)
+    if best.limit == "compute":
+        said.append(f"Computing limits it: {1 - share:.0%} of a step.")
+    else:
+        said.append(
+            f"Synchronization limits it: {share:.0%} of a step. Larger batches need fewer of them."
+        )
+    said += _of_asked(best, predictions, asked)
+    said += [f"{name} is out: {reason}" for name, reason in refused.items()]
+    return " ".join(said)
+
+
+def _compared(
+    best: Prediction, predictions: Sequence[Prediction], refused: Collection[str]
+) -> list[str]:
+    said = []
+    able = [o for o in predictions if o.fits and o.backend not in refused]
+    more = [o for o in able if o.workers > best.workers and _same_training(o)]
+    if more:
+        fastest = min(more, key=lambda one: one.fit_s)
+        said.append(
+            f"More workers do not pay: {fastest.label} with {fastest.workers} would take "
+            f"{fastest.fit_s:.1f} s."
+        )
+    others = [o for o in able if o.workers == best.workers and o.backend != best.backend]
+    others = [o for o in others if _same_training(o)]
+    if others:
+        said.append(
+            "With as many workers "
+            + ", ".join(f"{one.label} would take {one.fit_s:.1f} s" for one in others)
+            + "."
+        )
+    faster = [o for o in able if not _same_training(o) and o.fit_s < _WORTH * best.fit_s]
+    if faster:
+        one = min(faster, key=lambda one: one.fit_s)
+        said.append(
+            f"{one.label} with {one.workers} would take {one.fit_s:.1f} s, but trains in another "
+            "way, so it is not recommended by itself."
+        )
+    return said
+
+
+def _of_asked(
+    best: Prediction, predictions: Sequence[Prediction], asked: tuple[str, int]
+) -> list[str]:
+    """How the estimator's own settings compare."""
+    backend, workers = asked
+    own = [o for o in predictions if o.workers == workers and backend in (o.backend, o.label)]
+    if not own or own[0] == best:
+        return []
+    return [f"What the estimator asks for, {own[0].label} with {workers}: {own[0].fit_s:.1f} s."]

@@ -1,0 +1,71 @@
+"""Some rows of a DataFrame as arrays that a step takes. Runs on the driver."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from spark_dlobd.data.materialize import first_rows
+from spark_dlobd.training.job import ColumnSpec, InvalidRows, TensorColumn
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pyspark.sql import DataFrame
+
+_MOST_BYTES = 8 << 20
+
+
+def sample(
+    df: DataFrame, columns: ColumnSpec, rows: int, handle_invalid: InvalidRows, input_dtype: str
+) -> tuple[NDArray[Any], ...]:
+    """Features, labels and, where there are any, weights of the first rows.
+
+    Parameters
+    ----------
+    df : pyspark.sql.DataFrame
+        The rows.
+    columns : ColumnSpec
+        Which columns.
+    rows : int
+        How many are wanted; there may be fewer, and large rows are fewer.
+    handle_invalid : {"error", "skip"}
+        What happens to rows that cannot be trained on.
+    input_dtype : str
+        Type of the model's input.
+
+    Raises
+    ------
+    DataError
+        If these rows are not valid, or there are none.
+    """
+    count = max(1, min(rows, _MOST_BYTES // row_bytes(columns)))
+    found = first_rows(df, columns, count, handle_invalid)
+    arrays = [
+        _array([row[index] for row in found], column) for index, column in enumerate(columns.all)
+    ]
+    arrays[0] = arrays[0].astype(input_dtype, copy=False)
+    return tuple(arrays)
+
+
+def row_bytes(columns: ColumnSpec) -> int:
+    """Bytes of one row as it is stored.
+
+    Examples
+    --------
+    >>> x, y = TensorColumn("x", "float32", (784,)), TensorColumn("y", "int32", ())
+    >>> row_bytes(ColumnSpec(x, y))
+    3140
+    """
+    import numpy as np
+
+    return sum(np.dtype(column.dtype).itemsize * column.size for column in columns.all)
+
+
+def _array(values: list[Any], column: TensorColumn) -> NDArray[Any]:
+    import numpy as np
+
+    shape = (len(values), *column.shape)
+    if column.size == 1:
+        return np.array(values, column.dtype).reshape(shape)
+    dtype = np.dtype(column.dtype).newbyteorder("<")
+    joined = np.frombuffer(b"".join(bytes(value) for value in values), dtype)
+    return joined.astype(column.dtype).reshape(shape)
