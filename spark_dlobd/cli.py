@@ -60,6 +60,7 @@ def doctor(context: click.Context, master: str | None, as_json: bool, timeout_s:
 )
 @click.option("--dry-run", is_flag=True, help="Show what would run and about how long.")
 @click.option("--retry-failed", is_flag=True, help="Run cases again that did not finish.")
+@click.option("--no-explain", is_flag=True, help="Predict nothing to compare results with.")
 @click.option("--master", help="Master URL. Default: local, with a slot a worker.")
 @click.option("--conf", multiple=True, metavar="KEY=VALUE", help="Setting of Spark; repeatable.")
 @click.option("--cache-dir", help="URL of a folder that all executors of a cluster reach.")

@@ -30,6 +30,8 @@ class CaseRequest:
     cache_dir : str or None
         Where training rows are materialized, reachable by all executors. By default a
         folder on this machine, which does for all but a cluster.
+    explain : bool
+        Whether the case explains its fit too, for the check of predictions.
     """
 
     case: Case
@@ -38,6 +40,7 @@ class CaseRequest:
     master: str | None = None
     conf: dict[str, str] = field(default_factory=dict)
     cache_dir: str | None = None
+    explain: bool = False
 
     @property
     def on_this_machine(self) -> bool:
@@ -53,6 +56,7 @@ class CaseRequest:
             "master": self.master,
             "conf": self.conf,
             "cache_dir": self.cache_dir,
+            "explain": self.explain,
         }
         path = self.folder / "request.json"
         path.write_text(json.dumps(content), encoding="utf-8")

@@ -80,7 +80,11 @@ def main(words: Sequence[str], given: Mapping[str, Any], console: Console) -> in
             "--list-data or --list-transports."
         )
     run = RunOptions(
-        given["master"], pairs(given["conf"]), given["cache_dir"], given["retry_failed"]
+        given["master"],
+        pairs(given["conf"]),
+        given["cache_dir"],
+        given["retry_failed"],
+        not given["no_explain"],
     )
     again = shlex.join(["spark-dlobd", *sys.argv[1:]])
     options = CommandOptions(run, not given["no_mlflow"], given["mlflow_uri"], again)

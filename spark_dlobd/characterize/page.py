@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import base64
+import statistics
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from spark_dlobd.characterize.datasets import get_dataset
 from spark_dlobd.characterize.dry_run import duration
 from spark_dlobd.characterize.figures import TARGET_ACCURACY, Drawn, draw_figures
 from spark_dlobd.characterize.findings import Finding, find
 from spark_dlobd.characterize.models import get_model
+from spark_dlobd.characterize.predictions import check_sweep
 from spark_dlobd.characterize.record import CaseRecord
 from spark_dlobd.characterize.tables import result_tables
+from spark_dlobd.characterize.transports import get_transport
 
 __all__ = ["render_page", "write_page"]
 
@@ -79,12 +83,35 @@ def render_page(
         topics=_topics(find(records, target)),
         groups=_groups(drawn),
         tables=result_tables(records, target),
+        predicted=_predicted(records),
         target=f"{100 * target:g} %",
         failures=[record for record in records if not record.finished],
         machines=_machines(records),
         sources=_sources(records),
         notes=list(notes),
     )
+
+
+def _predicted(records: Sequence[CaseRecord]) -> dict[str, Any]:
+    """Predictions of the cost model next to what was measured."""
+    checked = check_sweep(records)
+    errors = [abs(one.relative_error) for one in checked]
+    return {
+        "largest": f"{100 * max(errors, default=0):.0f} %",
+        "median": f"{100 * statistics.median(errors or [0]):.0f} %",
+        "rows": [
+            {
+                "subject": f"{get_model(one.case.model).title} on "
+                f"{get_dataset(one.case.data).title}",
+                "stack": get_transport(one.case.transport).title,
+                "workers": one.case.workers,
+                "predicted": f"{one.predicted_s:.3g}",
+                "measured": f"{one.measured_s:.3g}",
+                "error": f"{100 * one.relative_error:+.0f} %",
+            }
+            for one in checked
+        ],
+    }
 
 
 def _topics(findings: Sequence[Finding]) -> list[dict[str, Any]]:

@@ -47,6 +47,8 @@ class CaseRecord:
     wall_seconds : float or None
         What the case took in all: besides `seconds` also the start and end of Spark and
         the loading of the data. Estimates are made from it.
+    explanation : dict
+        ``Explanation.to_json`` of its fit, where the case was asked for it.
 
     Examples
     --------
@@ -65,6 +67,7 @@ class CaseRecord:
     started: float | None = None
     error: str | None = None
     wall_seconds: float | None = None
+    explanation: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the status."""
@@ -138,6 +141,7 @@ class CaseRecord:
             "started": self.started,
             "error": self.error,
             "wall_seconds": self.wall_seconds,
+            "explanation": self.explanation,
         }
         encoded: dict[str, Any] = jsonable(content)
         return encoded

@@ -17,6 +17,7 @@ from spark_dlobd.characterize.case_request import CaseRequest, read_answer
 from spark_dlobd.characterize.hosts import remove_stale
 from spark_dlobd.characterize.machine import machine_facts
 from spark_dlobd.characterize.output import OutputFolder, writing
+from spark_dlobd.characterize.predictions import explaining_cases
 from spark_dlobd.characterize.record import CaseRecord
 from spark_dlobd.characterize.sweep import Sweep
 from spark_dlobd.errors import PersistenceError
@@ -42,12 +43,16 @@ class RunOptions:
         Where training rows are materialized; a cluster needs a folder that all reach.
     retry_failed : bool
         Whether cases that failed or ran into their time limit run again.
+    explain : bool
+        Whether one case of each model and data explains its fit, so that the page can
+        compare what the cost model predicts with what was measured.
     """
 
     master: str | None = None
     conf: dict[str, str] = field(default_factory=dict)
     cache_dir: str | None = None
     retry_failed: bool = False
+    explain: bool = True
 
 
 class Watcher(Protocol):
@@ -152,7 +157,7 @@ def _run(
         folder.mkdir()
         request = CaseRequest(
             case, folder, sweep.paths.get(case.data), options.master, dict(options.conf),
-            options.cache_dir,
+            options.cache_dir, options.explain and case.id in explaining_cases(sweep.cases),
         ).write()  # fmt: skip
     started = time.time()
     log = output.log(case)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.characterize.case_request import CaseRequest
 from spark_dlobd.characterize.datasets import FEATURES, LABEL, Dataset, load_dataset
 from spark_dlobd.characterize.models import get_model
-from spark_dlobd.errors import ResourceError
+from spark_dlobd.errors import DLError, ResourceError
 from spark_dlobd.spark import require_slots, slots
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from spark_dlobd import DLEstimator
+
+logger = logging.getLogger("spark_dlobd")
 
 EXECUTORS_WAIT_S = 60.0
 _IS_TEST = "is_test"
@@ -30,7 +33,8 @@ def train_and_test(spark: SparkSession, request: CaseRequest) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``data``, ``report``, ``test_accuracy`` and ``test_seconds`` of a `CaseRecord`.
+        ``data``, ``report``, ``test_accuracy``, ``test_seconds`` and ``explanation`` of a
+        `CaseRecord`.
 
     Raises
     ------
@@ -51,12 +55,24 @@ def train_and_test(spark: SparkSession, request: CaseRequest) -> dict[str, Any]:
     model = estimator(request).fit(marked(data))
     began = time.monotonic()
     accuracy = share_of_right(model.transform(data.test))
+    seconds = time.monotonic() - began
     return {
         "data": data.description.to_json(),
         "report": model.report,
         "test_accuracy": accuracy,
-        "test_seconds": time.monotonic() - began,
+        "test_seconds": seconds,
+        # afterwards, so that what it warms up is not in what was measured
+        "explanation": explanation(request, data) if request.explain else {},
     }
+
+
+def explanation(request: CaseRequest, data: Dataset) -> dict[str, Any]:
+    """Explain the fit of a case; empty if it cannot be, which is no reason to lose the case."""
+    try:
+        return estimator(request).explain(marked(data), workers=request.case.workers).to_json()
+    except DLError as error:
+        logger.warning("The fit of %s could not be explained: %s", request.case.id, error)
+        return {}
 
 
 def estimator(request: CaseRequest) -> DLEstimator:

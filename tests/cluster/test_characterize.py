@@ -118,6 +118,8 @@ def test_a_sweep_is_interrupted_and_goes_on(sweeps: Sweeps) -> None:
     assert "1 of 2 cases have a result: skipped." in text
     local, shuffle = sweeps.records
     assert shuffle.case.backend == "shuffle" and shuffle.finished
+    assert shuffle.explanation["weights"] == 7850 and not local.explanation
+    assert "Predicted and measured" in (sweeps.output / "index.html").read_text()
     assert local.test_accuracy == pytest.approx(shuffle.test_accuracy, abs=0.05)
     assert shuffle.data["generated"] and shuffle.data["rows"] == 200
     assert "val_accuracy" in shuffle.report["metrics_over_time"]
