@@ -373,6 +373,15 @@ class Centralized(keras.optimizers.SGD):  # type: ignore[misc]
         super().apply([g - keras.ops.mean(grads[0]) for g in grads], trainable_variables)
 
 
+@pytest.mark.parametrize("name", ["SwapEMAWeights", "BackupAndRestore"])
+def test_callbacks_that_need_the_optimizers_state_are_refused(
+    table: DataFrame, tmp_path: Path, name: str
+) -> None:
+    callback = getattr(keras.callbacks, name)(*([str(tmp_path)] if name[0] == "B" else []))
+    with pytest.raises(ConfigurationError, match=rf"{name} does not work with backend='shuffle'"):
+        estimator(SHUFFLE, callbacks=[callback]).fit(table)
+
+
 def test_an_optimizer_that_cannot_be_cut_is_refused_before_any_job(table: DataFrame) -> None:
     with pytest.raises(ConfigurationError, match=r"Centralized cannot be cut.*backend='horovod'"):
         estimator(SHUFFLE, Centralized(0.1)).fit(table)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from spark_dlobd.errors import ConfigurationError
 
@@ -133,6 +134,7 @@ class ShuffleBackend:
                 "copy of a slow task would not find the state on its host. Use state=None or "
                 "'shuffle', or turn speculation off."
             )
+        _check_callbacks(job.config.callbacks)
         if self._config.sync_every == 1:
             spec = job.model
             cut_rule(spec.compile_config["optimizer"], (), spec.custom_objects)
@@ -144,3 +146,17 @@ class ShuffleBackend:
         from spark_dlobd.backends.shuffle.fit import ShuffleFit
 
         return ShuffleFit(spark, job, data, reporter, self._config).run()
+
+
+def _check_callbacks(callbacks: Sequence[Any]) -> None:
+    """Callbacks run on the driver, where the optimizer's state is only in the end."""
+    import keras
+
+    refused = (keras.callbacks.SwapEMAWeights, keras.callbacks.BackupAndRestore)
+    for callback in callbacks:
+        if isinstance(callback, refused):
+            raise ConfigurationError(
+                f"{type(callback).__name__} does not work with backend='shuffle': it needs the "
+                "optimizer's state while training runs, which is on the workers. Leave it out or "
+                "use another backend."
+            )
