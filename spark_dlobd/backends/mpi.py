@@ -24,6 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spark_dlobd.backends.folders import remove_shared
 from spark_dlobd.backends.linux import end_process_group
 from spark_dlobd.errors import MissingDependencyError, TrainingError
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _PLACEHOLDER = Path(__file__).with_name("mpi_placeholder.py")
 _AGENT = Path(__file__).with_name("mpi_agent.py")
+_SHARED_MEMORY = Path("/dev/shm")
 _HANDED_OVER = ("PMIX_", "PRTE_", "OMPI_", "OPAL_", "UCX_", "UCC_", "FI_", "NCCL_")
 
 
@@ -302,6 +304,7 @@ class MpiGang:
         all_gather : callable
             The barrier's; used only where the gang spans several hosts.
         """
+        shared_memory = self._shared_memory()
         place = places[self._task]
         first_host = next(p.host for p in places if p.rank == 0)
         remote = {p.host for p in places} - {first_host}
@@ -322,9 +325,22 @@ class MpiGang:
                 self._stack.enter_context(HelperProcess(daemon, self._on_log))
         handed_over: dict[str, str] = self._own.receive(self._config.start_timeout_s, check)
         return {k: v for k, v in handed_over.items() if k.startswith(_HANDED_OVER)} | {
+            **shared_memory,
             "HOROVOD_CONTROLLER": "mpi",
             "HOROVOD_CPU_OPERATIONS": "mpi",
         }
+
+    def _shared_memory(self) -> dict[str, str]:
+        """A place for the ranks' shared memory that goes with the gang.
+
+        Open MPI removes it itself only if neither rank nor daemon is killed.
+        """
+        if not _SHARED_MEMORY.is_dir():
+            return {}
+        folder = _SHARED_MEMORY / self._prefix
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._stack.callback(remove_shared, folder)
+        return {"OMPI_MCA_btl_sm_backing_directory": str(folder)}
 
 
 def _nothing_to_check() -> None:

@@ -84,7 +84,8 @@ def ours() -> set[str]:
     temporary = Path(tempfile.gettempdir())
     for pattern in ("spark-dlobd-*", "ompi.*", "__autograph_generated_file*"):
         found |= {f"file {path}" for path in temporary.glob(pattern)}
-    found |= {f"file {path}" for path in Path("/dev/shm").glob("sm_segment*")}
+    for pattern in ("sm_segment*", "spark-dlobd-*"):
+        found |= {f"file {path}" for path in Path("/dev/shm").glob(pattern)}
     return found
 
 

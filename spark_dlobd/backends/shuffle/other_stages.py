@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from spark_dlobd.backends.folders import remove_shared
 from spark_dlobd.backends.shuffle.gradient_stage import read_start, travelled
 from spark_dlobd.backends.shuffle.messages import Message, numbered, pack
 from spark_dlobd.backends.shuffle.records import failure, received
-from spark_dlobd.backends.shuffle.slice_store import SliceStore, remove_slices
+from spark_dlobd.backends.shuffle.slice_store import SliceStore
 from spark_dlobd.backends.shuffle.task import ShuffleTask
 from spark_dlobd.backends.shuffle.worker import forget, tools_of
 
@@ -42,5 +43,5 @@ def release_stage(
     forget(run_id)
     SliceStore(run_id).remove()
     for folder in folders:
-        remove_slices(Path(folder))
+        remove_shared(Path(folder))
     yield from ()

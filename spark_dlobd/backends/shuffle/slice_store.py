@@ -7,13 +7,12 @@ shuffle files: the executor deletes it with them.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import tempfile
 import uuid
 from pathlib import Path
 
+from spark_dlobd.backends.folders import remove_shared
 from spark_dlobd.backends.shuffle.messages import Message, pack, unpack
 
 _FOLDER = "spark-dlobd-slices"
@@ -63,12 +62,4 @@ class SliceStore:
 
     def remove(self) -> None:
         """Delete what this executor has of the fit."""
-        remove_slices(self.folder)
-
-
-def remove_slices(folder: Path) -> None:
-    """Delete a folder of slices, if it is on this host."""
-    # tasks of one host do this at the same time
-    while folder.exists():
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(folder)
+        remove_shared(self.folder)
