@@ -185,7 +185,8 @@ class Training:
             class_weigher(job.config.class_weight),
             self._apply,
         )
-        _count_atomically(model.optimizer)
+        self._counter = model.optimizer.iterations.value
+        _leave_counting(model.optimizer)
         self._train_call = builder.train_call()
         self._test_call = builder.test_call() if self._validation is not None else None
         self._merger = Merger(model)
@@ -211,8 +212,9 @@ class Training:
                 dense.append((gradient, variable))
         if dense:
             optimizer.apply([g for g, _ in dense], [v for _, v in dense])
-        else:
-            optimizer.iterations.assign_add(1)
+        # nothing else would keep the servers from counting before there is anything to count
+        with tf.control_dependencies([tf.convert_to_tensor(_values(g)) for g in gradients]):
+            self._counter.assign_add(tf.ones((), self._counter.dtype))
 
     def run(self, progress: Progress, url: str | None) -> dict[str, list[float]]:
         """Train the epochs that are left; returns the whole history."""
@@ -341,12 +343,13 @@ class Training:
         }
 
 
-def _count_atomically(optimizer: Any) -> None:
+def _leave_counting(optimizer: Any) -> None:
     """Keras counts updates with a read and a write, which loses some of several workers."""
-    counter = optimizer.iterations.value
-    optimizer.iterations.assign_add = lambda value: counter.assign_add(
-        tf.cast(value, counter.dtype)
-    )
+    optimizer.iterations.assign_add = lambda value: None
+
+
+def _values(gradient: Any) -> Any:
+    return gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
 
 
 class Tally:
