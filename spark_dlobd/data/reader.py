@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spark_dlobd.data.dataset import DatasetRef, Split
+from spark_dlobd.data.dataset import DatasetRef, RowGroup, Split
 from spark_dlobd.data.petastorm_source import read_row_groups
 from spark_dlobd.data.plan import RowRange, ShardPlan
 from spark_dlobd.data.prefetch import read_ahead
@@ -22,6 +22,7 @@ from spark_dlobd.training.job import TensorColumn
 if TYPE_CHECKING:
     import tensorflow as tf
 
+ReadRowGroups = Callable[[Sequence[RowGroup], Sequence[str]], Iterator[Mapping[str, NDArray[Any]]]]
 SHUFFLE_WINDOW_BYTES = 64 * 2**20
 BLOCK_BYTES = 8 * 2**20
 
@@ -79,6 +80,8 @@ class ShardReader:
         Rows are shuffled among at least this many bytes of neighbouring row groups.
     block_bytes : int, default 8 MiB
         Wanted size of one block.
+    read : callable, default `read_row_groups`
+        Gives the columns of row groups.
 
     Attributes
     ----------
@@ -115,6 +118,7 @@ class ShardReader:
         *,
         window_bytes: int = SHUFFLE_WINDOW_BYTES,
         block_bytes: int = BLOCK_BYTES,
+        read: ReadRowGroups = read_row_groups,
     ) -> None:
         self.epoch = 0
         self.rows_read = 0
@@ -124,6 +128,7 @@ class ShardReader:
         self._columns = data.columns.all
         self._plan = plan
         self._rank = rank
+        self._read = read
         row_bytes = sum(np.dtype(column.dtype).itemsize * column.size for column in self._columns)
         self._window_rows = max(1, window_bytes // row_bytes)
         self._block_rows = max(1, block_bytes // row_bytes)
@@ -240,7 +245,7 @@ class ShardReader:
         ranges: Sequence[RowRange] = self._plan.ranges(epoch, self._rank)
         groups = [self._groups[piece.group] for piece in ranges]
         names = STORED_NAMES[: len(self._columns)]
-        for piece, columns in zip(ranges, read_row_groups(groups, names), strict=True):
+        for piece, columns in zip(ranges, self._read(groups, names), strict=True):
             for name, column in zip(names, self._columns, strict=True):
                 _check_width(name, columns[name], column)
             yield tuple(columns[name][piece.start : piece.stop] for name in names)

@@ -13,10 +13,11 @@ import pytest
 from spark_dlobd import ParameterServerConfig
 from spark_dlobd.backends import registry
 from spark_dlobd.backends.channel import EventClient, EventServer
-from spark_dlobd.backends.parameter_server import checks
+from spark_dlobd.backends.parameter_server import checks, source
 from spark_dlobd.backends.parameter_server.chunks import ChunkPlan
 from spark_dlobd.backends.parameter_server.source import NO_CHUNK, source_for
 from spark_dlobd.backends.parameter_server.task import servers_of_task
+from spark_dlobd.data.dataset import RowGroup
 from spark_dlobd.data.reader import ShardReader
 from spark_dlobd.errors import ConfigurationError
 from tests.unit.test_reader import write
@@ -297,3 +298,19 @@ def test_progress_comes_back(tmp_path: Path) -> None:
         np.testing.assert_array_equal(mine, other)
     assert int(models[1].optimizer.iterations.numpy()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["progress-run.npz"]
+
+
+def test_neighbouring_chunks_share_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = [RowGroup(f"file:///{name}", 4) for name in "abc"]
+    read: list[str] = []
+
+    def count(wanted: Any, names: Any) -> Any:
+        read.extend(group.url[-1] for group in wanted)
+        yield from ({"label": np.zeros(group.rows)} for group in wanted)
+
+    monkeypatch.setattr(source, "read_row_groups", count)
+    recent = source.RecentRowGroups(count=2)
+    for indices in ([0], [0, 1], [1], [1, 2], [2], [0]):
+        found = list(recent.read([groups[i] for i in indices], ["label"]))
+        assert len(found) == len(indices)
+    assert "".join(read) == "abca"

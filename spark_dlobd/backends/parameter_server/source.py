@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spark_dlobd.backends.parameter_server.chunks import ChunkPlan
+from spark_dlobd.data.dataset import RowGroup
+from spark_dlobd.data.petastorm_source import read_row_groups
 from spark_dlobd.data.plan import ShardPlan
 from spark_dlobd.data.reader import Block, ShardReader
 
@@ -20,6 +22,33 @@ if TYPE_CHECKING:
 Arrays = tuple["NDArray[Any]", ...]
 
 NO_CHUNK = -1
+
+
+class RecentRowGroups:
+    """Reads row groups, and keeps the last ones: neighbouring chunks share them.
+
+    Parameters
+    ----------
+    count : int, default 2
+        How many are kept.
+    """
+
+    def __init__(self, count: int = 2) -> None:
+        self._count = count
+        self._kept: dict[RowGroup, Mapping[str, NDArray[Any]]] = {}
+
+    def read(
+        self, groups: Sequence[RowGroup], names: Sequence[str]
+    ) -> Iterator[Mapping[str, NDArray[Any]]]:
+        """Yield the columns of each row group, as `read_row_groups` does."""
+        for group in groups:
+            columns = self._kept.pop(group, None)
+            if columns is None:
+                (columns,) = read_row_groups([group], names)
+            self._kept[group] = columns
+            while len(self._kept) > self._count:
+                del self._kept[next(iter(self._kept))]
+            yield columns
 
 
 class ChunkSource:
@@ -42,6 +71,7 @@ class ChunkSource:
         self._split = split
         self._plan = plan
         self._worker = worker
+        self._row_groups = RecentRowGroups()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dlobd-chunks")
         self._ahead: tuple[tuple[int, int], Future[Arrays]] | None = None
 
@@ -78,7 +108,8 @@ class ChunkSource:
 
     def _read(self, epoch: int, chunk: int) -> Arrays:
         # a chunk plan answers all that a reader asks of a plan, with chunks for ranks
-        reader = ShardReader(self._data, self._split, cast(ShardPlan, self._plan), chunk)
+        plan = cast(ShardPlan, self._plan)
+        reader = ShardReader(self._data, self._split, plan, chunk, read=self._row_groups.read)
         reader.epoch = epoch
         return _joined([block.arrays for block in reader.blocks()])
 
