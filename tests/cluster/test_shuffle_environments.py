@@ -19,7 +19,7 @@ import pytest
 from tests.cluster.shuffle_faults import Fault
 from tests.cluster.standalone import StandaloneCluster
 
-pytestmark = [pytest.mark.usefixtures("nothing_left"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.usefixtures("nothing_left"), pytest.mark.timeout(450)]
 CURVE_TOLERANCE = 1e-5
 LOCAL_CLUSTER = "local-cluster[2,1,1024]"
 
@@ -39,7 +39,7 @@ def run(folder: Path, scenario: str, **settings: Any) -> dict[str, Any]:
             start_new_session=True,
         )
         try:
-            code = process.wait(timeout=240)
+            code = process.wait(timeout=400)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
