@@ -1,12 +1,13 @@
-"""Fixed costs that Spark's Python worker adds to every task, taken away where they can be.
+"""What Spark's Python workers cost, taken away where it can be, and what they offer.
 
-Both are details of Spark's worker on Linux; elsewhere nothing happens.
+The costs are details of Spark's worker on Linux; elsewhere nothing happens.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import zipimport
 from pathlib import Path
 
@@ -28,6 +29,15 @@ def speed_up_worker() -> None:
     setattr(zipimport.zipimporter, "invalidate_caches", _nothing)  # noqa: B010 (typed as final)
     for descriptor in _open_descriptors():
         _acknowledge_at_once(descriptor)
+
+
+def local_folder() -> Path:
+    """Where a worker has its temporary files: the executor deletes them with its own.
+
+    Spark tells Python workers the directories of the executor's block manager. On the
+    driver it is the system's temporary directory.
+    """
+    return Path((os.environ.get("SPARK_LOCAL_DIRS") or tempfile.gettempdir()).split(",")[0])
 
 
 def _nothing(importer: zipimport.zipimporter) -> None:

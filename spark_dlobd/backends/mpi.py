@@ -17,6 +17,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spark_dlobd.backends.folders import remove_shared
+from spark_dlobd.backends.guarded import GRACE_S
 from spark_dlobd.backends.linux import end_process_group
 from spark_dlobd.errors import MissingDependencyError, TrainingError
 
@@ -119,6 +120,9 @@ def mpirun_command(
         slots[place.host] = place.local_size
     command = [mpirun, "-np", str(len(places)), "--oversubscribe", "--bind-to", "none"]
     command += ["--mca", "ompi_display_comm", "mpi_init"]
+    # a rank has as many cores as its steps use: it must not take one to wait in a loop
+    if "mpi_yield_when_idle" not in config.mpi_args:
+        command += ["--mca", "mpi_yield_when_idle", "1"]
     if os.geteuid() == 0:
         command.append("--allow-run-as-root")
     command += ["--host", ",".join(f"{host}:{count}" for host, count in slots.items())]
@@ -197,10 +201,21 @@ class HandoverSocket:
 
 
 class HelperProcess:
-    """mpirun or one of its daemons, a context manager; both clean up on SIGTERM."""
+    """mpirun or one of its daemons, a context manager.
 
-    def __init__(self, command: Sequence[str], on_log: Callable[[str], None]) -> None:
+    Parameters
+    ----------
+    command : sequence of str
+        What to run.
+    folder : Path
+        Made for its files, and removed when it has ended.
+    on_log : callable
+        Receives each line that it prints.
+    """
+
+    def __init__(self, command: Sequence[str], folder: Path, on_log: Callable[[str], None]) -> None:
         self._command = command
+        self._folder = folder
         self._on_log = on_log
         self._last_lines: collections.deque[str] = collections.deque(maxlen=15)
 
@@ -211,6 +226,7 @@ class HelperProcess:
                 "-m",
                 "spark_dlobd.backends.guarded",
                 str(os.getpid()),
+                str(self._folder),
                 *self._command,
             ],
             stdin=subprocess.DEVNULL,
@@ -243,7 +259,7 @@ class HelperProcess:
         )
 
     def __exit__(self, *_: object) -> None:
-        end_process_group(self._process, grace_s=3.0)
+        end_process_group(self._process, grace_s=GRACE_S + 5.0)
         self._thread.join(timeout=2)
 
 
@@ -304,8 +320,8 @@ class MpiGang:
         all_gather : callable
             The barrier's; used only where the gang spans several hosts.
         """
-        shared_memory = self._shared_memory()
         place = places[self._task]
+        folder = self._folder([p.host for p in places].index(place.host))
         first_host = next(p.host for p in places if p.rank == 0)
         remote = {p.host for p in places} - {first_host}
         check = _nothing_to_check
@@ -313,7 +329,8 @@ class MpiGang:
         if place.rank == 0:
             agent = self._stack.enter_context(HandoverSocket(f"{self._prefix}-agent"))
             command = mpirun_command(find_mpirun(), places, self._config, self._prefix)
-            check = self._stack.enter_context(HelperProcess(command, self._on_log)).check
+            mpirun = HelperProcess(command, folder, self._on_log)
+            check = self._stack.enter_context(mpirun).check
             for _ in remote:
                 message = agent.receive(self._config.start_timeout_s, check)
                 commands[message["host"]] = message["command"]
@@ -322,25 +339,19 @@ class MpiGang:
             commands = {host: text for part in gathered for host, text in part.items()}
             if place.local_rank == 0 and place.host in remote:
                 daemon = daemon_command(commands[place.host])
-                self._stack.enter_context(HelperProcess(daemon, self._on_log))
+                self._stack.enter_context(HelperProcess(daemon, folder, self._on_log))
         handed_over: dict[str, str] = self._own.receive(self._config.start_timeout_s, check)
         return {k: v for k, v in handed_over.items() if k.startswith(_HANDED_OVER)} | {
-            **shared_memory,
+            # Open MPI itself removes shared memory only if neither rank nor daemon is killed
+            "OMPI_MCA_btl_sm_backing_directory": str(folder),
             "HOROVOD_CONTROLLER": "mpi",
             "HOROVOD_CPU_OPERATIONS": "mpi",
         }
 
-    def _shared_memory(self) -> dict[str, str]:
-        """A place for the ranks' shared memory that goes with the gang.
-
-        Open MPI removes it itself only if neither rank nor daemon is killed.
-        """
-        if not _SHARED_MEMORY.is_dir():
-            return {}
-        folder = _SHARED_MEMORY / self._prefix
-        folder.mkdir(mode=0o700, exist_ok=True)
-        self._stack.callback(remove_shared, folder)
-        return {"OMPI_MCA_btl_sm_backing_directory": str(folder)}
+    def _folder(self, first_task: int) -> Path:
+        """Where MPI has its files, shared memory among them, on the host of that task."""
+        parent = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir())
+        return parent / f"{self._prefix}-{first_task}"
 
 
 def _nothing_to_check() -> None:

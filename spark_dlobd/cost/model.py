@@ -5,12 +5,13 @@ With K weights of b bytes on the wire, N workers, a global batch of B rows, S st
 copies of K b bytes within memory:
 
 - local: N virtual workers one after the other, ``N driver(B/N)`` a step.
-- horovod: ``compute(B/N, k) + cycle + 2 (N-1) latency + 2 (N-1)/N K b / bandwidth + copy(4)``.
+- horovod: ``compute(B/N, k) + cycle + negotiation + 2 (N-1) latency + 2 (N-1)/N K b / bandwidth
+  + copy(4)``.
   The ring allreduce is that of Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms
   for clusters of workstations" (2009), its latency term that of Thakur, Rabenseifner and
   Gropp, "Optimization of collective communication operations in MPICH" (2005). Horovod looks
-  for gradients once a cycle; it copies them into its buffer, scales and adds them there, and
-  copies them out.
+  for gradients once a cycle and asks whether all ranks have them; it copies them into its
+  buffer, scales and adds them there, and copies them out. Its own thread takes part of a core.
 - shuffle: ``sync_every compute(B/N, k) + 2 stage + 2 K b / stage rate + copy(6 + 3/N)`` for
   a synchronization, and a job's cost once in some of them. The algorithm is BigDL's (Dai et
   al., "BigDL: A Distributed Deep Learning Framework for Big Data", SoCC 2019): each worker
@@ -25,7 +26,8 @@ copies of K b bytes within memory:
   servers' update, ``copy(7) / servers``, and the coordinator's work for steps and calls.
 
 compute is linear in the rows, through two sizes that were timed; where workers share a host
-it grows by the factor that was measured with as many at once.
+it grows by the factor that was measured with as many at once. An epoch also opens its files
+and merges its metrics.
 """
 
 from __future__ import annotations
@@ -49,6 +51,15 @@ SERVER_UPDATE_COPIES = 7
 # predicted within 25 %.
 SERVER_CALL_S = 15.8e-3
 SERVER_STEP_S = 1.55e-3
+# Fitted to examples/characterize.yaml on two cores, SoftMax Regression first, where a step
+# is 1 ms: what an epoch takes longer than its steps, what ranks need to agree on a step, and
+# how much longer a step takes where Horovod's threads and the steps share all cores.
+EPOCH_S = 0.05
+NEGOTIATION_S = {"gloo": 3e-3, "mpi": 1.5e-3}
+HOROVOD_CONTENTION = 1.15
+# Of a stage on a host with all cores at work, what is left with one task alone on many cores:
+# the rest is one core's, the driver's among it.
+STAGE_ALONE = 0.7
 # Spark's tasks ask each second whether all of them are there.
 BARRIER_S = 1.0
 
@@ -101,6 +112,8 @@ class Way:
         Of parameter servers; None is their own choice.
     cycle_s : float
         Horovod's.
+    negotiation_s : float
+        Until Horovod's ranks know that all have the gradients of a step.
     iterations_per_job : int or None
         Of the shuffle; None is its own choice.
     within_memory : bool
@@ -114,6 +127,7 @@ class Way:
     servers: int = 1
     steps_per_call: int | None = None
     cycle_s: float = 1e-3
+    negotiation_s: float = NEGOTIATION_S["gloo"]
     iterations_per_job: int | None = None
     within_memory: bool = False
 
@@ -168,6 +182,7 @@ def _horovod(options: Mapping[str, Any]) -> Way:
         bytes_per_weight=_HALF.get(str(options.get("compression"))),
         sync_every=options.get("gradient_accumulation_steps", 1),
         cycle_s=options.get("cycle_time_ms", 1.0) / 1000,
+        negotiation_s=NEGOTIATION_S[controller],
         within_memory=shared,
     )
 
@@ -284,7 +299,7 @@ def allreduce_seconds(payload: float, workers: int, cluster: ClusterCost, way: W
     --------
     >>> cluster = ClusterCost(2, 1, 2, 1, 0, 2, 1e-4, 1e9, 5e9, 0.03, 1e8, 0.1)
     >>> round(1000 * allreduce_seconds(28e6, 2, cluster, Way("horovod", "")), 1)
-    51.6
+    54.6
     """
     if workers == 1:
         return 0.0
@@ -293,7 +308,7 @@ def allreduce_seconds(payload: float, workers: int, cluster: ClusterCost, way: W
         latency, rate = 0.0, cluster.copy_bytes_per_s
     moved = allreduce_bytes(int(payload), workers) / rate
     copied = ALLREDUCE_COPIES * payload / cluster.copy_bytes_per_s
-    return way.cycle_s + 2 * (workers - 1) * latency + moved + copied
+    return way.cycle_s + way.negotiation_s + 2 * (workers - 1) * latency + moved + copied
 
 
 def shuffle_seconds(payload: float, workers: int, cluster: ClusterCost) -> float:
@@ -305,14 +320,16 @@ def shuffle_seconds(payload: float, workers: int, cluster: ClusterCost) -> float
     >>> round(shuffle_seconds(1e8, 2, cluster), 3)  # 0.06 + 2 + 0.15
     2.21
     """
-    per_host = cluster.workers_per_host(workers)
-    probed = cluster.workers_per_host(cluster.workers)
-    sharing = max(1.0, per_host / cluster.cores_per_host) / max(
-        1.0, probed / cluster.cores_per_host
-    )
+    sharing = _stage_load(workers, cluster) / _stage_load(cluster.workers, cluster)
     copies = SHUFFLE_COPIES + SLICE_STATE_COPIES / workers
     copied = copies * payload / cluster.copy_bytes_per_s
     return sharing * (2 * cluster.stage_s + 2 * payload / cluster.stage_bytes_per_s) + copied
+
+
+def _stage_load(workers: int, cluster: ClusterCost) -> float:
+    """How much longer a stage takes than one whose tasks have all cores of their host."""
+    load = cluster.workers_per_host(workers) / cluster.cores_per_host
+    return max(STAGE_ALONE + (1 - STAGE_ALONE) * load, load)
 
 
 def predict(
@@ -341,7 +358,7 @@ def predict(
     }[way.backend]
     parts = formula(way, workers, work, cluster, step)
     steps = parts.steps
-    epoch = steps * (parts.compute + parts.synchronization)
+    epoch = EPOCH_S + steps * (parts.compute + parts.synchronization)
     start = start_seconds(way, workers, cluster, step)
     needs_slots = way.backend in ("horovod", "parameter_server")
     return Prediction(
@@ -398,6 +415,9 @@ def _allreduce(
     payload = _payload(way, work)
     steps = steps_per_epoch(work.rows, work.batch_size, workers)
     compute = _compute(work.batch_size / workers, workers, cluster, step)
+    busy = cluster.workers_per_host(workers) * cluster.cores_per_task >= cluster.cores_per_host
+    if workers > 1 and busy:
+        compute *= HOROVOD_CONTENTION
     seconds = allreduce_seconds(payload, workers, cluster, way) / way.sync_every
     sent = allreduce_bytes(int(payload), workers, way.sync_every)
     return _Parts(steps, compute, seconds, sent)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.errors import ModelError
+from spark_dlobd.python_worker import local_folder
 from spark_dlobd.training.compile_args import compile_config, compile_model, own_compile_config
 from spark_dlobd.training.custom_objects import (
     LAMBDA_REFUSED,
@@ -115,7 +116,10 @@ def archive_to_model(
     _check_keras_backend()
     import keras
 
-    with tempfile.TemporaryDirectory(prefix="spark-dlobd-") as directory:
+    # Spark may kill this process at any time, and then removes what is in that folder
+    folder = local_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="spark-dlobd-", dir=folder) as directory:
         path = Path(directory, "model.keras")
         path.write_bytes(archive)
         try:

@@ -74,7 +74,8 @@ def ours() -> set[str]:
     for process in psutil.process_iter(["pid", "cmdline", "environ"]):
         text = " ".join(process.info["cmdline"] or [])
         # another run of the tests on this machine has a temporary directory of its own
-        same_run = (process.info["environ"] or {}).get("TMPDIR") == os.environ.get("TMPDIR")
+        temporary = (process.info["environ"] or {}).get("TMPDIR", "")
+        same_run = temporary == os.environ.get("TMPDIR", "") or "/spark-dlobd-" in temporary
         names = ("spark_dlobd.backends", "spark_dlobd.cost", "mpi_placeholder", "mpirun", "prted")
         if same_run and any(name in text for name in names):
             found.add(f"process {process.info['pid']} {text[:200]}")

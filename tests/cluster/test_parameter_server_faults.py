@@ -166,6 +166,9 @@ def test_a_slow_worker_takes_fewer_chunks(blobs: DataFrame) -> None:
     fast, slow = model.report["rows_by_worker"]
     assert fast + slow == 5 * 400
     assert fast > 1.2 * slow
+    # what the other applies while this one is stopped within a step
+    assert model.report["staleness"]["max"] >= 1
+    assert model.report["staleness"]["mean"] > 0
 
 
 def test_more_workers_than_slots(blobs: DataFrame) -> None:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -103,10 +104,11 @@ def test_agent_hands_the_daemon_command_over_and_ends() -> None:
         assert process.wait(timeout=10) == 0
 
 
-def test_mpirun_that_ends_early_is_an_error_with_its_output() -> None:
+def test_mpirun_that_ends_early_is_an_error_with_its_output(tmp_path: Path) -> None:
+    command = ["/bin/sh", "-c", "echo no such option; exit 3"]
     with (
         mpi.HandoverSocket(f"spark-dlobd-test-{os.getpid()}-0") as handover,
-        mpi.HelperProcess(["/bin/sh", "-c", "echo no such option; exit 3"], print) as helper,
+        mpi.HelperProcess(command, tmp_path / "files", print) as helper,
         pytest.raises(TrainingError, match=r"exit code 3(.|\n)*no such option"),
     ):
         handover.receive(20, helper.check)
@@ -120,26 +122,33 @@ def test_nobody_comes() -> None:
         handover.receive(0.3)
 
 
-def test_helper_process_dies_with_its_task(tmp_path: Path) -> None:
-    pid_file = tmp_path / "pid"
+@pytest.mark.parametrize("ending", ["exits", "is killed"])
+def test_helper_process_and_its_files_go_with_the_task(tmp_path: Path, ending: str) -> None:
+    """Once told to end the helper takes a second, and a second request would be one too many."""
+    sign, told, folder = tmp_path / "pid", tmp_path / "told", tmp_path / "files"
+    script = (
+        f"trap 'echo x >> {told}; sleep 1; exit' TERM; touch $TMPDIR/session; "
+        f"echo $$ > {sign}.new; mv {sign}.new {sign}; while true; do sleep 0.1; done"
+    )
+    # Spark kills a task that has not ended soon enough
+    then = "threading.Timer(0.5, os.kill, (os.getpid(), 9)).start()"
     code = (
-        "import os, time\n"
+        "import os, pathlib, threading, time\n"
         "from spark_dlobd.backends.mpi import HelperProcess\n"
-        f"command = ['/bin/sh', '-c', 'echo $$ > {pid_file}; exec sleep 60']\n"
-        "with HelperProcess(command, print):\n"
-        f"    while not os.path.exists({str(pid_file)!r}) or not open({str(pid_file)!r}).read():\n"
+        f"command = ['/bin/sh', '-c', {script!r}]\n"
+        f"with HelperProcess(command, pathlib.Path({str(folder)!r}), print):\n"
+        f"    while not os.path.exists({str(sign)!r}):\n"
         "        time.sleep(0.02)\n"
-        "    os.kill(os.getpid(), 9)\n"
+        f"    {then if ending == 'is killed' else 'pass'}\n"
     )
     subprocess.run([sys.executable, "-c", code], timeout=30, check=False)
-    pid = int(pid_file.read_text())
-    gone = threading.Event()
-    for _ in range(100):
-        if not Path(f"/proc/{pid}").exists():
-            gone.set()
-            break
-        gone.wait(0.05)
-    assert gone.is_set()
+    process = Path("/proc", sign.read_text().strip())
+    deadline = time.monotonic() + 10
+    while (process.exists() or folder.exists()) and time.monotonic() < deadline:
+        threading.Event().wait(0.05)
+    assert not process.exists()
+    assert not folder.exists()
+    assert told.read_text() == "x\n"
 
 
 def test_transport_is_read_off_the_connection_summary() -> None:

@@ -7,13 +7,12 @@ shuffle files: the executor deletes it with them.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import uuid
 from pathlib import Path
 
 from spark_dlobd.backends.folders import remove_shared
 from spark_dlobd.backends.shuffle.messages import Message, pack, unpack
+from spark_dlobd.python_worker import local_folder
 
 _FOLDER = "spark-dlobd-slices"
 
@@ -33,9 +32,7 @@ class SliceStore:
     """
 
     def __init__(self, run_id: str) -> None:
-        # Spark tells Python workers the executor's block manager directories
-        local = os.environ.get("SPARK_LOCAL_DIRS") or tempfile.gettempdir()
-        self.folder = Path(local.split(",")[0], _FOLDER, run_id)
+        self.folder = local_folder() / _FOLDER / run_id
 
     def _path(self, index: int, epoch: int, step: int) -> Path:
         return self.folder / f"{index:05d}-{epoch:05d}-{step:08d}"
