@@ -11,6 +11,8 @@ import tempfile
 import zipimport
 from pathlib import Path
 
+from spark_dlobd.training.tensorflow_import import import_tensorflow
+
 # M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of glibc's malloc.h; the last is the
 # highest that it takes
 _MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 64 << 20, -3: 32 << 20}
@@ -82,7 +84,7 @@ def keep_memory() -> None:
 
 def limit_tensorflow_threads(threads: int) -> None:
     """Give TensorFlow the cores of the task, unless it runs in this process already."""
-    import tensorflow as tf
+    tf = import_tensorflow()
     from tensorflow.python.eager import context
 
     if context.context()._initialized:

@@ -16,6 +16,7 @@ from typing import IO, Any
 from spark_dlobd.backends.linux import die_with_parent
 from spark_dlobd.backends.process import read_frame
 from spark_dlobd.backends.rank_events import FrameEvents, failure_of
+from spark_dlobd.training.tensorflow_import import import_tensorflow
 
 
 def run(events: FrameEvents, stdin: IO[bytes]) -> None:
@@ -25,9 +26,9 @@ def run(events: FrameEvents, stdin: IO[bytes]) -> None:
         raise EOFError("the task closed the pipe before it sent the job")
     started = time.monotonic()
     events.phase("import tensorflow")
+    tf = import_tensorflow()
     import cloudpickle
     import horovod.tensorflow as hvd
-    import tensorflow as tf
 
     events.phase("build model")
     # Trusted: written by the task that is this process's parent.

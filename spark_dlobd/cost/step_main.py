@@ -15,6 +15,7 @@ from typing import IO
 from spark_dlobd.backends.linux import die_with_parent
 from spark_dlobd.backends.process import read_frame
 from spark_dlobd.backends.rank_events import FrameEvents, failure_of
+from spark_dlobd.training.tensorflow_import import import_tensorflow
 
 
 def run(events: FrameEvents, stdin: IO[bytes]) -> None:
@@ -24,6 +25,7 @@ def run(events: FrameEvents, stdin: IO[bytes]) -> None:
         raise EOFError("the task closed the pipe before it sent the job")
     started = time.monotonic()
     events.phase("import tensorflow")
+    import_tensorflow()
     import cloudpickle
     import psutil
 

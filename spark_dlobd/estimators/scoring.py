@@ -20,6 +20,7 @@ from spark_dlobd.estimators.outputs import Array, derive_outputs, num_classes
 from spark_dlobd.python_worker import limit_tensorflow_threads, speed_up_worker
 from spark_dlobd.training.custom_objects import CustomObjects
 from spark_dlobd.training.job import InvalidRows, OutputSpec, TensorColumn
+from spark_dlobd.training.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
     from pyspark import Broadcast, SparkContext
@@ -199,8 +200,7 @@ def _add_columns(frame: dict[str, Any], field: str, values: Array, width: int | 
 
 
 def _build(archive: bytes, custom_objects: CustomObjects, plan: ScoringPlan) -> Network:
-    import tensorflow as tf
-
+    tf = import_tensorflow()
     from spark_dlobd.training import keras_codec
 
     limit_tensorflow_threads(plan.threads)
