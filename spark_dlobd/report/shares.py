@@ -93,8 +93,14 @@ def fit_parts(training: Parts, materialize: float, before_training: float, total
 
 
 def shares(parts: Parts, total: float) -> Parts:
-    """Divide seconds by `total`; shares have four digits."""
+    """Divide seconds by `total`, or by their sum if that is more; shares have four digits.
+
+    Ranks have clocks of their own: the mean of their parts may be more than what the
+    first rank's epochs took.
+    """
     found = no_parts()
+    if total > 0:
+        total = max(total, sum(cast(dict[str, Any], parts)[name] or 0.0 for name in PARTS))
     for name in PARTS if total > 0 else ():
         seconds = cast(dict[str, Any], parts)[name]
         cast(dict[str, Any], found)[name] = None if seconds is None else round(seconds / total, 4)

@@ -81,6 +81,14 @@ def test_parts_of_the_training_are_means_over_ranks_and_add_up() -> None:
     assert sum(shares(parts, 10.0).values()) == pytest.approx(1.0)  # type: ignore[arg-type]
 
 
+def test_slower_ranks_than_the_first_leave_shares_that_add_up() -> None:
+    ranks = [RankSeconds(rank=n, input=1.0, compute=s, communication=0.0, waiting=0.0)
+             for n, s in enumerate((6.0, 8.0))]  # fmt: skip
+    found = shares(training_parts(ranks, 7.0, 0.0, 0.5), 7.0)
+    assert sum(found.values()) == pytest.approx(1.0, abs=1e-3)  # type: ignore[arg-type]
+    assert found["compute"] == pytest.approx(7 / 8.5, abs=1e-4)
+
+
 def test_nothing_is_invented_without_ranks() -> None:
     parts = training_parts([], training_seconds=10.0, spark_seconds=0.0, tracing=0.0)
     assert set(parts.values()) == {None}
