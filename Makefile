@@ -21,9 +21,9 @@ help: ## Show the targets
 demo: $(VENV)/.stamp-demo ## Install from PyPI and train a model inside a Spark ML Pipeline
 	@$(BIN)/python examples/quickstart.py
 
-# Two programs side by side: most tests wait for a JVM, a rank or a limit to pass.
-test: $(VENV)/.stamp-horovod format-check lint types ## Format, lint, types and all tests, Horovod included
-	@$(MAKE) --no-print-directory -j2 test-cluster test-local
+# Side by side: most tests wait for a JVM, a rank or a limit to pass.
+test: $(VENV)/.stamp-horovod format-check lint ## Format, lint, types and all tests, Horovod included
+	@$(MAKE) --no-print-directory -j3 test-cluster test-local types
 
 # Each with a temporary directory of its own, as tests look for what is left there.
 test-cluster: TESTS = tests/cluster
