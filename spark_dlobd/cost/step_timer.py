@@ -41,13 +41,13 @@ class StepTimer:
         self.tracing_s = max(seconds[0] - min(seconds[1:]), 0.0)
 
     def seconds(self, rows: int, budget_s: float) -> float:
-        """Mean seconds of the later half of some steps of `rows` rows.
+        """Median seconds of the later half of some steps of `rows` rows.
 
-        The first ones trace, and touch memory that the process does not have yet. Slow
-        steps count, as they do in an epoch.
+        The first ones trace, and touch memory that the process does not have yet. Of a
+        second of steps one that stalls would be most of a mean.
         """
         seconds = self._run(rows, budget_s)
-        return statistics.fmean(seconds[len(seconds) // 2 :])
+        return statistics.median(seconds[len(seconds) // 2 :])
 
     def _run(self, rows: int, budget_s: float) -> list[float]:
         """Seconds of each step by Keras's own loop."""
