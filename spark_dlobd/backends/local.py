@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from spark_dlobd.errors import DLError, NonFiniteLossError, WorkerError
-from spark_dlobd.python_worker import keep_memory
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -54,7 +53,6 @@ class LocalBackend:
         from spark_dlobd.training.collective import SingleProcess
         from spark_dlobd.training.loop import LoopOptions, build_model, train_rank
 
-        keep_memory()
         events = _ReporterEvents(reporter)
         # each rank gets its own copies of the callbacks, here too
         callbacks = copy.deepcopy(job.config.callbacks)

@@ -14,7 +14,6 @@ from spark_dlobd.cost.cluster import PROBE_TIMEOUT_S, driver_host, run_job
 from spark_dlobd.cost.measured import StepCost
 from spark_dlobd.cost.step_task import StepTask, run_step_task
 from spark_dlobd.errors import WorkerError
-from spark_dlobd.python_worker import keep_memory
 from spark_dlobd.spark import slots
 
 if TYPE_CHECKING:
@@ -127,7 +126,6 @@ def _on_driver(job: TrainJob, arrays: tuple[NDArray[Any], ...], rows: int) -> fl
     from spark_dlobd.cost.step_timer import StepTimer
     from spark_dlobd.training.loop import build_model
 
-    keep_memory()
     with _users_random_numbers:
         timer = StepTimer(build_model(job), arrays)
         timer.trace(rows)
