@@ -10,12 +10,20 @@ import socket
 import tempfile
 import zipimport
 from pathlib import Path
+from typing import Any
 
 from spark_dlobd.training.tensorflow_import import import_tensorflow
 
-# M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of glibc's malloc.h; the last is the
-# highest that it takes
-_MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 64 << 20, -3: 32 << 20}
+# of glibc's malloc.h
+_M_TRIM_THRESHOLD = -1
+_M_TOP_PAD = -2
+_M_MMAP_THRESHOLD = -3
+_MALLOC_OPTIONS = {
+    _M_TRIM_THRESHOLD: 2**31 - 1,
+    _M_TOP_PAD: 64 << 20,
+    _M_MMAP_THRESHOLD: 32 << 20,  # the highest that it takes
+}
+_USUAL_TRIM_THRESHOLD = 128 << 10
 
 
 def speed_up_worker() -> None:
@@ -72,14 +80,24 @@ def keep_memory() -> None:
     TensorFlow allocates and frees megabytes of activations every step; mapped and unmapped
     each time, the kernel would clear every page again, 40 % of a step of LeNet.
     """
+    if glibc := _glibc():
+        for option, value in _MALLOC_OPTIONS.items():
+            glibc.mallopt(option, value)
+
+
+def give_back_memory() -> None:
+    """Undo `keep_memory` where the process goes on with other work."""
+    if glibc := _glibc():
+        glibc.mallopt(_M_TRIM_THRESHOLD, _USUAL_TRIM_THRESHOLD)
+        glibc.malloc_trim(0)
+
+
+def _glibc() -> Any:
+    """None where another C library is."""
     import ctypes
 
-    try:
-        options = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return  # another C library
-    for option, value in _MALLOC_OPTIONS.items():
-        options(option, value)
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
 
 
 def limit_tensorflow_threads(threads: int) -> None:

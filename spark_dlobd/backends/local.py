@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from spark_dlobd.errors import DLError, NonFiniteLossError, WorkerError
+from spark_dlobd.python_worker import give_back_memory
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -84,6 +85,8 @@ class LocalBackend:
                 events.current,
                 traceback.format_exc(),
             ) from error
+        finally:
+            give_back_memory()  # the data path keeps it for the next step
         facts = {"transport": "none (one process)", "bytes_sent_per_step": 0.0}
         return replace(result, report={**result.report, **facts})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from spark_dlobd.python_worker import keep_memory
 from spark_dlobd.training.job import TensorColumn
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ def step_dataset(
 
 def _stacked(blocks: Iterator[Block]) -> Iterator[tuple[Any, ...]]:
     """Every array of a block as ``(steps, batch, ...)``."""
+    # TensorFlow has just told glibc, for the sake of generators that hold much memory, to
+    # give back whatever is free above 128 kB.
+    keep_memory()
     for block in blocks:
         batch = block.rows // block.steps
         yield tuple(array.reshape((block.steps, batch, *array.shape[1:])) for array in block.arrays)

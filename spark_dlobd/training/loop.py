@@ -193,7 +193,10 @@ def train_rank(
         history = model.fit(
             measurement.around(train.dataset(config.class_weight, dtype)),
             epochs=config.epochs,
+            # without them Keras makes each iterator over the data twice
+            steps_per_epoch=train_plan.steps_per_epoch,
             validation_data=None if validation is None else validation.dataset(None, dtype),
+            validation_steps=validation_steps or None,
             callbacks=[
                 begin,
                 *measurement.callbacks(begin),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -185,7 +188,8 @@ def test_dataset_casts_whole_batches_and_keeps_bytes_narrow_until_then(tmp_path)
     assert x.tolist() == [[[[float(i)], [float(i)]], [[float(i)], [float(i)]]] for i in y]
 
 
-def test_keras_reads_a_new_epoch_each_time(tmp_path):
+@pytest.mark.parametrize("steps", [None, 4])
+def test_keras_reads_a_new_epoch_each_time(tmp_path, steps):
     import keras
 
     data = write(tmp_path, (8, 8), shape=(4,))
@@ -201,9 +205,45 @@ def test_keras_reads_a_new_epoch_each_time(tmp_path):
         def on_epoch_begin(self, epoch, logs=None):
             reader.epoch = epoch
 
-    model.fit(reader.dataset(), epochs=3, callbacks=[SetEpoch()], verbose=0)
+    model.fit(reader.dataset(), epochs=3, steps_per_epoch=steps, callbacks=[SetEpoch()], verbose=0)
     assert begun == [0, 1, 2]
     assert int(model.optimizer.iterations) == 12
+
+
+STEPS_THAT_ALLOCATE = """
+import resource
+import tensorflow as tf
+from tests.unit.test_reader import ShardPlan, ShardReader, write
+from pathlib import Path
+import sys
+
+data = write(Path(sys.argv[1]), (40,), shape=(4,))
+reader = ShardReader(data, "train", ShardPlan.of(data.train, 1, batch_size=1, seed=0), 0)
+
+@tf.function
+def step():
+    # what TensorFlow cannot keep in one buffer: layers of activations, freed one by one
+    values = [tf.random.uniform((300_000,)) for _ in range(8)]
+    return tf.add_n([tf.reduce_sum(value) for value in values])
+
+faults = []
+for _ in reader.dataset():
+    step()
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print((faults[-1] - faults[9]) / len(faults[9:]))
+"""
+
+
+def test_a_step_finds_the_memory_of_the_last_one(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-c", STEPS_THAT_ALLOCATE, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert float(run.stdout.split()[-1]) < 300, "the pages of 8 arrays are 2344"
 
 
 def test_file_that_changed_is_an_error(tmp_path):
