@@ -21,6 +21,7 @@ def step_dataset(
     columns: Sequence[TensorColumn],
     steps: int,
     cast_to: str | None,
+    transform: Callable[[tf.data.Dataset], tf.data.Dataset] | None = None,
 ) -> tf.data.Dataset:
     """One element per step from blocks of many steps. Runs on each worker.
 
@@ -36,6 +37,8 @@ def step_dataset(
         Steps of a pass.
     cast_to : str or None
         dtype of the features.
+    transform : callable, optional
+        Last of what runs in the thread that reads ahead.
     """
     import tensorflow as tf
 
@@ -54,6 +57,8 @@ def step_dataset(
             num_parallel_calls=1,
         )
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
+    if transform is not None:
+        dataset = transform(dataset)
     return dataset.prefetch(_STEPS_AHEAD).with_options(_options())
 
 

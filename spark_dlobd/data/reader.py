@@ -156,7 +156,11 @@ class ShardReader:
         """
         return self._pass(self.epoch)
 
-    def dataset(self, cast_to: str | None = None) -> tf.data.Dataset:
+    def dataset(
+        self,
+        cast_to: str | None = None,
+        transform: Callable[[tf.data.Dataset], tf.data.Dataset] | None = None,
+    ) -> tf.data.Dataset:
         """Return the same pass as a dataset with one element per step.
 
         Each iteration is one epoch, the one that `epoch` says when it begins.
@@ -165,6 +169,8 @@ class ShardReader:
         ----------
         cast_to : str, optional
             dtype of the features, cast a whole batch at a time. Default: as stored.
+        transform : callable, optional
+            Makes another dataset with as many elements, which is then read ahead.
 
         Returns
         -------
@@ -173,7 +179,8 @@ class ShardReader:
         """
         from spark_dlobd.data.feed import step_dataset
 
-        return step_dataset(self.blocks, self._columns, len(self._local_sizes), cast_to)
+        steps = len(self._local_sizes)
+        return step_dataset(self.blocks, self._columns, steps, cast_to, transform)
 
     def _pass(self, epoch: int) -> Iterator[Block]:
         self.error = None

@@ -66,9 +66,22 @@ class RankData:
         """Make a reader per rank."""
         return cls(plan, [ShardReader(data, split, plan, rank) for rank in ranks])
 
-    def dataset(self, class_weight: dict[int, float] | None, cast_to: str) -> Any:
-        """One element a step; with several readers a tuple of their batches."""
-        parts = [_weigh(reader.dataset(cast_to=cast_to), class_weight) for reader in self.readers]
+    def dataset(
+        self,
+        class_weight: dict[int, float] | None,
+        cast_to: str,
+        last: Callable[[Any], Any] | None = None,
+    ) -> Any:
+        """One element a step; with several readers a tuple of their batches.
+
+        `last` is applied to the dataset of each reader, before what reads ahead.
+        """
+
+        def transform(dataset: Any) -> Any:
+            weighed = _weigh(dataset, class_weight)
+            return weighed if last is None else last(weighed)
+
+        parts = [reader.dataset(cast_to, transform) for reader in self.readers]
         joined = parts[0] if len(parts) == 1 else tf.data.Dataset.zip(tuple(parts))
         return joined.apply(tf.data.experimental.assert_cardinality(self.plan.steps_per_epoch))
 
@@ -191,7 +204,7 @@ def train_rank(
         telling = Telling(events, tell_metrics=group.rank == 0)
         started = time.monotonic()
         history = model.fit(
-            measurement.around(train.dataset(config.class_weight, dtype)),
+            train.dataset(config.class_weight, dtype, measurement.note_batches),
             epochs=config.epochs,
             # without them Keras makes each iterator over the data twice
             steps_per_epoch=train_plan.steps_per_epoch,

@@ -25,35 +25,75 @@ Tell = Callable[[dict[str, Any]], None]
 class InputWait:
     """Seconds in which steps waited for their next batch.
 
-    Two clock readings in TensorFlow around the fetch of each batch, added up in a
-    variable. With ``steps_per_execution`` above 1 TensorFlow fetches the next batch while a
-    step runs, and the sum is an upper bound of the wait.
+    The thread that reads ahead notes when each batch is ready, the loop when it asks for
+    one; a batch that was ready before is not waited for. So the step itself has no clock in
+    it. With ``steps_per_execution`` above 1 the loop asks for several batches at once, and
+    the sum is an upper bound of the wait.
+
+    Parameters
+    ----------
+    steps : int
+        Steps of an epoch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._ready: list[Any] = []
+        self._positions: list[Any] = []
+        self._asked: list[tuple[int, float]] = []
+
+    def note(self, dataset: Any) -> Any:
+        """Return the dataset with a note for each element; a step takes one of each dataset."""
         with tf.device("CPU:0"):
-            self._seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+            ready = tf.Variable(np.zeros(self._steps), dtype=tf.float64, trainable=False)
+            position = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._ready.append(ready)
+        self._positions.append(position)
 
-    def around(self, dataset: Any) -> Any:
-        """Return the dataset with the clock around each of its elements."""
-        convert = tf.autograph.experimental.do_not_convert
-        clock = tf.data.Dataset.counter().map(convert(lambda _: tf.timestamp()))
-
-        def note(began: Any, element: Any) -> Any:
-            self._seconds.assign_add(tf.timestamp() - began)
+        def noted(*element: Any) -> Any:
+            index = position.assign_add(1) - 1
+            ready.scatter_update(tf.IndexedSlices(tf.timestamp(), index))
             return element
 
-        # zip asks its inputs one after the other
-        return tf.data.Dataset.zip((clock, dataset)).map(convert(note))
+        return dataset.map(tf.autograph.experimental.do_not_convert(noted))
+
+    def ask(self, step: int) -> None:
+        """The loop asks for the batch of a step, and with it for those up to the next call."""
+        self._asked.append((step, time.time()))
 
     def restart(self) -> None:
-        """Begin an epoch."""
-        self._seconds.assign(0.0)
+        """Begin an epoch, before its first batch is read."""
+        self._asked.clear()
+        for ready, position in zip(self._ready, self._positions, strict=True):
+            ready.assign(tf.zeros_like(ready))
+            position.assign(0)
 
-    @property
-    def seconds(self) -> float:
-        """Since `restart`."""
-        return float(self._seconds)
+    def seconds(self, steps: int) -> float:
+        """Since `restart`, in the first `steps` steps."""
+        ready = np.max([np.asarray(variable) for variable in self._ready], axis=0)
+        return waited_for_batches(ready[:steps], self._asked)
+
+
+def waited_for_batches(ready: Any, asked: list[tuple[int, float]]) -> float:
+    """Seconds between asking for a batch and its being ready. Pure.
+
+    Parameters
+    ----------
+    ready : numpy.ndarray
+        When the batch of each step was ready.
+    asked : list of (int, float)
+        A step and when batches from that one on were asked for.
+
+    Examples
+    --------
+    >>> waited_for_batches(np.array([3.0, 4.0, 9.0]), [(0, 1.0), (1, 5.0), (2, 8.0)])
+    3.0
+    """
+    calls = [(step, when) for step, when in asked if step < len(ready)]
+    if not calls:
+        return 0.0
+    steps, when = map(np.array, zip(*calls, strict=True))
+    return float(np.maximum(np.maximum.reduceat(ready, steps) - when, 0.0).sum())
 
 
 class CommunicationTime:
@@ -156,7 +196,7 @@ class Measuring(keras.callbacks.Callback):  # type: ignore[misc]
     begin : GroupBegin
         Times the epochs.
     wait : InputWait
-        Around the batches.
+        For the batches.
     communication : CommunicationTime or None
         In the step; None in a group of one, and on GPUs.
     sampler : Sampler
@@ -195,11 +235,15 @@ class Measuring(keras.callbacks.Callback):  # type: ignore[misc]
         self._began = time.monotonic()
         self._steps = 0
 
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Take the time."""
+        self._wait.ask(batch)
+
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Count; time the first call, in which TensorFlow traces the step."""
         self._steps = batch + 1
         if self._first is None:
-            seconds = time.monotonic() - self._began - self._wait.seconds
+            seconds = time.monotonic() - self._began - self._wait.seconds(self._steps)
             self._first = self._steps, seconds
             if self._communication is not None and self._steps < self._steps_planned:
                 # ranks trace at different speeds: what they wait for each other is start-up
@@ -211,7 +255,7 @@ class Measuring(keras.callbacks.Callback):  # type: ignore[misc]
             "epoch": epoch,
             "steps": self._steps,
             "seconds": self._begin.epoch_seconds[-1],
-            "input": self._wait.seconds,
+            "input": self._wait.seconds(self._steps),
             "communication": None,
             "waiting": None,
         }
@@ -252,14 +296,14 @@ class Measurement:
         self.communication: CommunicationTime | None = None
         if tell is None:
             return
-        self._wait = InputWait()
+        self._wait = InputWait(steps)
         self._sampler = Sampler()
         if group.size > 1 and not _gradients_on_gpu():
             self.communication = CommunicationTime(steps)
 
-    def around(self, dataset: Any) -> Any:
-        """Return the dataset, measured."""
-        return dataset if self._tell is None else self._wait.around(dataset)
+    def note_batches(self, dataset: Any) -> Any:
+        """Return the dataset, before it is read ahead, with notes for `InputWait`."""
+        return dataset if self._tell is None else self._wait.note(dataset)
 
     def callbacks(self, begin: GroupBegin) -> list[Any]:
         """What is to run directly after `begin`."""

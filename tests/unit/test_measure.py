@@ -22,39 +22,69 @@ from spark_dlobd.training.measure import (
     Measurement,
     Measuring,
     tracing_seconds,
+    waited_for_batches,
     waiting_seconds,
 )
 
 
-def test_waiting_for_batches_is_measured_where_they_are_fetched() -> None:
-    def slow() -> Any:
-        for row in range(5):
-            time.sleep(0.05)
-            yield float(row)
-
-    wait = InputWait()
-    source = tf.data.Dataset.from_generator(slow, output_signature=tf.TensorSpec(()))
-    dataset = wait.around(source.apply(tf.data.experimental.assert_cardinality(5)))
-    assert int(dataset.cardinality()) == 5
-    assert [float(value) for value in dataset] == [0.0, 1.0, 2.0, 3.0, 4.0]
-    assert 0.25 <= wait.seconds < 1.0
+def stepped(wait: InputWait, datasets: list[Any], step_s: float = 0.0) -> list[Any]:
+    """Go through an epoch as the loop does."""
+    elements: list[Any] = []
+    iterator = iter(tf.data.Dataset.zip(tuple(wait.note(d).prefetch(2) for d in datasets)))
     wait.restart()
-    assert wait.seconds == 0.0
+    while True:
+        wait.ask(len(elements))
+        try:
+            elements.append(next(iterator))
+        except StopIteration:
+            return elements
+        time.sleep(step_s)
+
+
+def slow(seconds: float) -> Any:
+    def rows() -> Any:
+        for row in range(5):
+            time.sleep(seconds)
+            yield float(row), row
+
+    signature = (tf.TensorSpec(()), tf.TensorSpec((), tf.int64))
+    return tf.data.Dataset.from_generator(rows, output_signature=signature)
+
+
+def test_waiting_for_batches_is_measured() -> None:
+    wait = InputWait(5)
+    elements = stepped(wait, [slow(0.05)])
+    assert [float(x) for ((x, _),) in elements] == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert 0.2 <= wait.seconds(5) < 1.0
+    assert wait.seconds(1) < 0.15
+    wait.restart()
+    assert wait.seconds(5) == 0.0
+
+
+def test_a_step_waits_for_its_slowest_reader() -> None:
+    wait = InputWait(5)
+    stepped(wait, [slow(0.0), slow(0.05)])
+    assert 0.2 <= wait.seconds(5) < 1.0
 
 
 def test_a_batch_that_is_there_is_not_waited_for() -> None:
-    wait = InputWait()
-    dataset = wait.around(tf.data.Dataset.range(3).prefetch(3))
-    for _ in dataset:
-        time.sleep(0.05)
-    assert wait.seconds < 0.05
+    wait = InputWait(5)
+    stepped(wait, [slow(0.0)], step_s=0.05)
+    assert wait.seconds(5) < 0.05
+
+
+def test_several_steps_of_one_call_wait_for_the_last() -> None:
+    ready = np.array([1.0, 2.0, 7.0, 3.0, 0.0])
+    assert waited_for_batches(ready, [(0, 1.5), (2, 4.0)]) == 0.5 + 3.0
+    assert waited_for_batches(ready[:2], [(0, 1.5), (2, 4.0)]) == 0.5
+    assert waited_for_batches(ready, []) == 0.0
 
 
 def test_elements_keep_their_structure() -> None:
     source = tf.data.Dataset.from_tensor_slices((np.zeros((4, 2)), np.ones(4), np.ones(4)))
-    assert InputWait().around(source).element_spec == source.element_spec
-    pairs = tf.data.Dataset.zip((source, source))
-    assert InputWait().around(pairs).element_spec == pairs.element_spec
+    noted = InputWait(4).note(source)
+    assert noted.element_spec == source.element_spec
+    assert int(noted.cardinality()) == 4
 
 
 class Group:
@@ -122,7 +152,7 @@ def test_nothing_is_measured_that_nobody_asked_for() -> None:
     measurement = Measurement(None, Group([]), steps=3)
     dataset = tf.data.Dataset.range(3)
     with measurement:
-        assert measurement.around(dataset) is dataset
+        assert measurement.note_batches(dataset) is dataset
         assert measurement.callbacks(None) == []  # type: ignore[arg-type]
         assert measurement.communication is None
         assert not [t for t in threading.enumerate() if t.name == "dlobd-sampler"]
@@ -231,11 +261,22 @@ class Begin:
     epoch_seconds: ClassVar[list[float]] = []
 
 
-class FakeTime:
-    """Stands for `InputWait` and `CommunicationTime`: seconds that a test sets."""
+class FakeWait:
+    """Stands for `InputWait`: seconds that a test sets."""
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    waited = 0.0
+
+    def restart(self) -> None:
+        self.waited = 0.0
+
+    def seconds(self, steps: int) -> float:
+        return self.waited
+
+
+class FakeTime:
+    """Stands for `CommunicationTime`: seconds that a test sets."""
+
+    seconds = 0.0
 
     def restart(self) -> None:
         self.seconds = 0.0
@@ -244,9 +285,9 @@ class FakeTime:
         return self.seconds / 4
 
 
-def _measuring(communication: Any, group: Any) -> tuple[Measuring, FakeTime, list[Any]]:
+def _measuring(communication: Any, group: Any) -> tuple[Measuring, FakeWait, list[Any]]:
     told: list[Any] = []
-    wait = FakeTime()
+    wait = FakeWait()
     callback = Measuring(group, 10, Begin(), wait, communication, Sampler(), told.append)  # type: ignore[arg-type]
     return callback, wait, told
 
@@ -257,11 +298,11 @@ def test_an_epoch_is_told_with_its_parts(monkeypatch: pytest.MonkeyPatch) -> Non
     now = [100.0]
     monkeypatch.setattr("spark_dlobd.training.measure.time.monotonic", lambda: now[0])
     callback.on_epoch_begin(0)
-    now[0], wait.seconds, communication.seconds = 105.0, 1.0, 2.0
+    now[0], wait.waited, communication.seconds = 105.0, 1.0, 2.0
     callback.on_train_batch_end(0)
     # what ranks waited for each other's tracing is start-up
     assert communication.seconds == 0.0
-    now[0], wait.seconds, communication.seconds = 109.0, 2.0, 0.4
+    now[0], wait.waited, communication.seconds = 109.0, 2.0, 0.4
     callback.on_train_batch_end(9)
     Begin.epoch_seconds = [9.0]
     callback.on_epoch_end(0)
