@@ -27,7 +27,7 @@ test: $(VENV)/.stamp-horovod format-check lint ## Format, lint, types and all te
 
 # Each with a temporary directory of its own, as tests look for what is left there.
 test-cluster: TESTS = tests/cluster
-test-local: TESTS = tests/spark tests/unit
+test-local: TESTS = tests/programs tests/spark tests/unit
 test-cluster test-local: $(VENV)/.stamp-horovod
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	TMPDIR=$$folder $(BIN)/python -m pytest $(TESTS) $(PYTEST_ARGS) 2>&1 | sed -u ''

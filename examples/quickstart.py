@@ -61,10 +61,10 @@ def pipeline() -> Pipeline:
         loss="sparse_categorical_crossentropy",
         optimizer="adam",
         metrics=["accuracy"],
-        learningRate=0.005,
+        learningRate=0.02,
         numTrainWorkers=2,
-        batchSize=64,  # of both workers together
-        epochs=15,
+        batchSize=128,  # of both workers together
+        epochs=8,
         validationFraction=0.1,
     )
     return Pipeline(

@@ -17,7 +17,11 @@ from pyspark.sql.pandas.functions import pandas_udf
 
 from spark_dlobd.estimators.features import invalid_rows_error, to_tensor
 from spark_dlobd.estimators.outputs import Array, derive_outputs, num_classes
-from spark_dlobd.python_worker import limit_tensorflow_threads, speed_up_worker
+from spark_dlobd.python_worker import (
+    exempt_from_collection,
+    limit_tensorflow_threads,
+    speed_up_worker,
+)
 from spark_dlobd.training.custom_objects import CustomObjects
 from spark_dlobd.training.job import InvalidRows, OutputSpec, TensorColumn
 from spark_dlobd.training.tensorflow_import import import_tensorflow
@@ -169,6 +173,7 @@ def network_of(plan: ScoringPlan, payload: Broadcast[bytes]) -> Network:
         _networks[plan.digest] = network
         while len(_networks) > _NETWORKS_KEPT:
             _networks.popitem(last=False)
+        exempt_from_collection()
     _networks.move_to_end(plan.digest)
     return network
 

@@ -121,6 +121,7 @@ def test_dynamic_allocation(tmp_path: Path) -> None:
             master=cluster.url,
             conf={**conf, **logged},
             cache_dir=f"file://{tmp_path}",
+            epochs=1,
         )
     assert_same_curves(result)
     assert [e for e in found if e["Event"] == "SparkListenerExecutorRemoved"]
@@ -166,7 +167,8 @@ def test_copies_of_slow_tasks_are_not_applied_twice(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def many_fits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return run(tmp_path_factory.mktemp("many"), "many_fits", master=LOCAL_CLUSTER)
+    folder = tmp_path_factory.mktemp("many")
+    return run(folder, "many_fits", master=LOCAL_CLUSTER, epochs=1)
 
 
 def test_two_fits_at_the_same_time(many_fits: dict[str, Any]) -> None:

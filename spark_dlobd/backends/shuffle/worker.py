@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 
 from spark_dlobd.backends.shuffle.task import ShuffleTask
 from spark_dlobd.data.dataset import DatasetRef
-from spark_dlobd.python_worker import keep_memory, limit_tensorflow_threads
+from spark_dlobd.python_worker import (
+    exempt_from_collection,
+    keep_memory,
+    limit_tensorflow_threads,
+)
 from spark_dlobd.report.sampling import Sampler
 from spark_dlobd.training.job import TrainJob
 
@@ -104,19 +108,13 @@ class Tools:
             gc.freeze()
 
     def close(self) -> None:
-        """End readers and sampler; give the memory of model and optimizers back.
-
-        What is left is exempt from the garbage collection after every task again: with
-        TensorFlow in the process it would take each later task of the application 0.2 s.
-        """
+        """End readers and sampler; give the memory of model and optimizers back."""
         self.sampler.stop()
         if self._replica is not None:
             self._replica.close()
         self._replica = None
         self._optimizers.clear()
-        gc.unfreeze()
-        gc.collect()
-        gc.freeze()
+        exempt_from_collection()
 
 
 def tools_of(task: ShuffleTask) -> Tools:
