@@ -54,7 +54,7 @@ SERVER_STEP_S = 1.55e-3
 # Fitted to examples/characterize.yaml on two cores, SoftMax Regression first, where a step
 # is 1 ms: what an epoch takes longer than its steps, what ranks need to agree on a step, and
 # how much longer a step takes where Horovod's threads and the steps share all cores.
-EPOCH_S = 0.05
+EPOCH_S = 0.025
 NEGOTIATION_S = {"gloo": 3e-3, "mpi": 0.2e-3}
 HOROVOD_CONTENTION = 1.15
 # Also from there: the JVM compiles on while a fit runs its stages, so they get faster than
