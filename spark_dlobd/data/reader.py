@@ -159,7 +159,7 @@ class ShardReader:
     def dataset(
         self,
         cast_to: str | None = None,
-        transform: Callable[[tf.data.Dataset], tf.data.Dataset] | None = None,
+        transform: Callable[..., tuple[Any, ...]] | None = None,
     ) -> tf.data.Dataset:
         """Return the same pass as a dataset with one element per step.
 
@@ -170,7 +170,8 @@ class ShardReader:
         cast_to : str, optional
             dtype of the features, cast a whole batch at a time. Default: as stored.
         transform : callable, optional
-            Makes another dataset with as many elements, which is then read ahead.
+            Function of the tensors of a step, after the cast, that returns as many. It is
+            traced into TensorFlow's graph and runs ahead of the steps.
 
         Returns
         -------

@@ -70,18 +70,15 @@ class RankData:
         self,
         class_weight: dict[int, float] | None,
         cast_to: str,
-        last: Callable[[Any], Any] | None = None,
+        noter: Callable[[], Callable[..., Any] | None] = lambda: None,
     ) -> Any:
         """One element a step; with several readers a tuple of their batches.
 
-        `last` is applied to the dataset of each reader, before what reads ahead.
+        `noter` makes a function for each reader that is handed its batches when they are
+        ready.
         """
-
-        def transform(dataset: Any) -> Any:
-            weighed = _weigh(dataset, class_weight)
-            return weighed if last is None else last(weighed)
-
-        parts = [reader.dataset(cast_to, transform) for reader in self.readers]
+        weigh = class_weigher(class_weight)
+        parts = [reader.dataset(cast_to, _one_after(weigh, noter())) for reader in self.readers]
         joined = parts[0] if len(parts) == 1 else tf.data.Dataset.zip(tuple(parts))
         return joined.apply(tf.data.experimental.assert_cardinality(self.plan.steps_per_epoch))
 
@@ -96,13 +93,12 @@ class RankData:
         return sum(reader.seconds_reading for reader in self.readers)
 
 
-def _weigh(dataset: Any, class_weight: dict[int, float] | None) -> Any:
-    """Multiply sample weights by the weight of the label's class."""
-    weigh = class_weigher(class_weight)
-    # autograph would leave its file behind where a process is killed
-    return (
-        dataset if weigh is None else dataset.map(tf.autograph.experimental.do_not_convert(weigh))
-    )
+def _one_after(
+    first: Callable[..., Any] | None, second: Callable[..., Any] | None
+) -> Callable[..., Any] | None:
+    if first is None or second is None:
+        return first or second
+    return lambda *batch: second(*first(*batch))
 
 
 def class_weigher(class_weight: dict[int, float] | None) -> Callable[..., Any] | None:
@@ -204,7 +200,7 @@ def train_rank(
         telling = Telling(events, tell_metrics=group.rank == 0)
         started = time.monotonic()
         history = model.fit(
-            train.dataset(config.class_weight, dtype, measurement.note_batches),
+            train.dataset(config.class_weight, dtype, measurement.noter),
             epochs=config.epochs,
             # without them Keras makes each iterator over the data twice
             steps_per_epoch=train_plan.steps_per_epoch,

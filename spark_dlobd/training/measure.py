@@ -42,20 +42,21 @@ class InputWait:
         self._positions: list[Any] = []
         self._asked: list[tuple[int, float]] = []
 
-    def note(self, dataset: Any) -> Any:
-        """Return the dataset with a note for each element; a step takes one of each dataset."""
+    def noter(self) -> Callable[..., Any]:
+        """Function for one reader's batches, in the order of the steps; returns them."""
         with tf.device("CPU:0"):
             ready = tf.Variable(np.zeros(self._steps), dtype=tf.float64, trainable=False)
             position = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._ready.append(ready)
         self._positions.append(position)
 
-        def noted(*element: Any) -> Any:
+        def note(*batch: Any) -> Any:
             index = position.assign_add(1) - 1
-            ready.scatter_update(tf.IndexedSlices(tf.timestamp(), index))
-            return element
+            with tf.control_dependencies(tf.nest.flatten(batch)):
+                ready.scatter_update(tf.IndexedSlices(tf.timestamp(), index))
+            return batch
 
-        return dataset.map(tf.autograph.experimental.do_not_convert(noted))
+        return note
 
     def ask(self, step: int) -> None:
         """The loop asks for the batch of a step, and with it for those up to the next call."""
@@ -301,9 +302,9 @@ class Measurement:
         if group.size > 1 and not _gradients_on_gpu():
             self.communication = CommunicationTime(steps)
 
-    def note_batches(self, dataset: Any) -> Any:
-        """Return the dataset, before it is read ahead, with notes for `InputWait`."""
-        return dataset if self._tell is None else self._wait.note(dataset)
+    def noter(self) -> Callable[..., Any] | None:
+        """What notes the batches of one reader for `InputWait`."""
+        return None if self._tell is None else self._wait.noter()
 
     def callbacks(self, begin: GroupBegin) -> list[Any]:
         """What is to run directly after `begin`."""

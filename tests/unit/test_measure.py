@@ -30,7 +30,7 @@ from spark_dlobd.training.measure import (
 def stepped(wait: InputWait, datasets: list[Any], step_s: float = 0.0) -> list[Any]:
     """Go through an epoch as the loop does."""
     elements: list[Any] = []
-    iterator = iter(tf.data.Dataset.zip(tuple(wait.note(d).prefetch(2) for d in datasets)))
+    iterator = iter(tf.data.Dataset.zip(tuple(d.map(wait.noter()).prefetch(2) for d in datasets)))
     wait.restart()
     while True:
         wait.ask(len(elements))
@@ -82,7 +82,7 @@ def test_several_steps_of_one_call_wait_for_the_last() -> None:
 
 def test_elements_keep_their_structure() -> None:
     source = tf.data.Dataset.from_tensor_slices((np.zeros((4, 2)), np.ones(4), np.ones(4)))
-    noted = InputWait(4).note(source)
+    noted = source.map(InputWait(4).noter())
     assert noted.element_spec == source.element_spec
     assert int(noted.cardinality()) == 4
 
@@ -150,9 +150,8 @@ def test_tracing_is_what_the_first_call_took_longer() -> None:
 
 def test_nothing_is_measured_that_nobody_asked_for() -> None:
     measurement = Measurement(None, Group([]), steps=3)
-    dataset = tf.data.Dataset.range(3)
     with measurement:
-        assert measurement.note_batches(dataset) is dataset
+        assert measurement.noter() is None
         assert measurement.callbacks(None) == []  # type: ignore[arg-type]
         assert measurement.communication is None
         assert not [t for t in threading.enumerate() if t.name == "dlobd-sampler"]

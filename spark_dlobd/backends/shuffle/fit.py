@@ -293,7 +293,8 @@ class ShuffleFit:
             return self._exchange.chain([("release", stage)]).collect()
 
         try:
-            self._runner.run(release, name, _RELEASE_TIMEOUT_S)
+            with self._reporter.phase("collect"):
+                self._runner.run(release, name, _RELEASE_TIMEOUT_S)
         except TrainingError as error:
             self._reporter.warn(f"The workers were not asked to let go of the fit: {error}")
 
