@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+import subprocess
 import sys
 import zipfile
 import zipimport
@@ -61,3 +62,34 @@ def test_descriptors_stay_open(tmp_path: Path) -> None:
         file.write("b")
         assert right.recv(1) == b"a"
     assert after == before
+
+
+KEEPS_AND_GIVES_BACK = """
+import psutil
+from spark_dlobd.python_worker import give_back_memory, keep_memory
+
+def megabytes():
+    return psutil.Process().memory_info().rss / 2**20
+
+keep_memory()
+before = megabytes()
+blocks = [bytearray(100_000) for _ in range(2_000)]
+del blocks
+kept = megabytes() - before
+give_back_memory()
+print(kept, megabytes() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="options of glibc")
+def test_memory_is_kept_until_it_is_given_back() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KEEPS_AND_GIVES_BACK],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    kept, left = map(float, done.stdout.split())
+    assert kept > 150, "200 MB were freed"
+    assert left < 50
