@@ -161,18 +161,17 @@ def train_rank(
     config = job.config
     virtual = options.virtual_workers
     keras.utils.set_random_seed(config.seed + group.rank)
-    train_plan, validation_plan = plans(job, data, group.size * virtual)
+    train_plan, _ = plans(job, data, group.size * virtual)
     ranks = [group.rank] if virtual == 1 else list(range(virtual))
     train = RankData.open(job, data, "train", train_plan, ranks)
-    dtype = keras_codec.input_dtype(model)
+    # virtual workers do not divide the validation
+    _, validation_plan = plans(job, data, group.size)
     validation = None
     validation_steps = 0
     if validation_plan is not None:
-        if virtual > 1:
-            _, validation_plan = plans(job, data, 1)
-            assert validation_plan is not None
         validation = RankData.open(job, data, "validation", validation_plan, [group.rank])
         validation_steps = validation_plan.steps_per_epoch
+    dtype = keras_codec.input_dtype(model)
 
     clock = StepClock(train_plan, ranks)
     for variable, value in zip(
@@ -218,22 +217,28 @@ def train_rank(
         )
         seconds = time.monotonic() - started
     events.phase("collect")
-    sizes = train_plan.global_batch_sizes()
     return TrainResult(
         archive=keras_codec.model_to_archive(model) if group.rank == 0 else b"",
         history={name: [float(v) for v in values] for name, values in history.history.items()},
         report={
-            "weights_hash": begin.weights_hash,
-            "rows_per_epoch": train_plan.total_rows,
-            "steps_per_epoch": train_plan.steps_per_epoch,
-            "plan": train_plan.describe(),
             "fit_seconds": seconds,
-            "epoch_seconds": begin.epoch_seconds,
-            "epoch_rows": [sum(sizes[:steps]) for steps in begin.epoch_steps],
             "reading_seconds": train.seconds_reading,
+            **_epoch_facts(train_plan, begin),
             **_weights_facts(model),
         },
     )
+
+
+def _epoch_facts(plan: ShardPlan, begin: GroupBegin) -> dict[str, Any]:
+    sizes = plan.global_batch_sizes()
+    return {
+        "weights_hash": begin.weights_hash,
+        "rows_per_epoch": plan.total_rows,
+        "steps_per_epoch": plan.steps_per_epoch,
+        "plan": plan.describe(),
+        "epoch_seconds": begin.epoch_seconds,
+        "epoch_rows": [sum(sizes[:steps]) for steps in begin.epoch_steps],
+    }
 
 
 def _weights_facts(model: Any) -> dict[str, int]:
