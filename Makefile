@@ -2,13 +2,14 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-cluster test-local lint format format-check types unit clean machine machine-build
+.PHONY: help demo test test-cluster test-local test-newest test-newest-cluster test-newest-unit test-newest-spark quick quick-contract quick-unit lint format format-check types unit clean machine machine-build
 
 # The first interpreter the package supports; PYTHON=... chooses another.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 	if $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))' 2>/dev/null; \
 	then echo $$p; exit; fi; done; echo python3)
 VENV := .venv
+NEWEST := .venv-newest
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIP_HINT := echo "missing: pip could not install the packages. It needs PyPI or a mirror of it: \
@@ -32,6 +33,29 @@ test-cluster test-local: $(VENV)/.stamp-horovod
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	TMPDIR=$$folder $(BIN)/python -m pytest $(TESTS) $(PYTEST_ARGS) 2>&1 | sed -u ''
 
+# What petastorm keeps old is new here. Of the faults one with each backend.
+test-newest: ## Tests with the newest Spark, pyarrow and numpy, in an environment of their own
+	@$(MAKE) --no-print-directory -j2 test-newest-spark test-newest-cluster test-newest-unit
+
+test-newest-cluster: TESTS = tests/cluster/test_contract.py \
+	tests/cluster/test_faults.py::test_rank_killed \
+	tests/cluster/test_parameter_server_faults.py::test_a_killed_worker_comes_back_and_its_chunk_is_done_again \
+	tests/cluster/test_shuffle_faults.py::test_slices_lost_with_their_files
+test-newest-unit: TESTS = tests/unit
+test-newest-spark: TESTS = tests/spark
+test-newest-cluster test-newest-unit test-newest-spark: $(NEWEST)/.stamp
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	TMPDIR=$$folder $(NEWEST)/bin/python -m pytest $(TESTS) $(PYTEST_ARGS) 2>&1 | sed -u ''
+
+quick: $(VENV)/.stamp-horovod ## Unit tests, and what every backend promises: some minutes
+	@$(MAKE) --no-print-directory -j2 quick-contract quick-unit
+
+quick-contract: TESTS = tests/cluster/test_contract.py
+quick-unit: TESTS = tests/unit
+quick-contract quick-unit: $(VENV)/.stamp-horovod
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	TMPDIR=$$folder $(BIN)/python -m pytest $(TESTS) -q -m "not slow" $(PYTEST_ARGS)
+
 lint: $(VENV)/.stamp-dev ## Lint with ruff
 	$(BIN)/ruff check .
 
@@ -49,7 +73,7 @@ unit: $(VENV)/.stamp-dev ## Only the tests that start no Spark
 	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
 
 clean: ## Remove the environment and every output of this checkout
-	rm -rf $(VENV) build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(NEWEST) build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	rm -rf spark-warehouse metastore_db derby.log mlruns mlartifacts mlflow.db
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -71,15 +95,24 @@ machine-build:
 $(VENV)/.stamp-demo: pyproject.toml | machine
 	@echo "Installing into $(VENV): some minutes the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install -q -e '.[cpu]' || { $(PIP_HINT); exit 1; }
+	@$(PIP) install -q -e '.[cpu,petastorm]' || { $(PIP_HINT); exit 1; }
 	@touch $@
 
 $(VENV)/.stamp-dev: pyproject.toml | machine
 	@echo "Installing with the development tools into $(VENV): some minutes the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install -q -e '.[cpu,horovod-build,dev]' || { $(PIP_HINT); exit 1; }
+	@$(PIP) install -q -e '.[cpu,petastorm,horovod-build,dev]' || { $(PIP_HINT); exit 1; }
 	@touch $@ $(VENV)/.stamp-demo
 
-$(VENV)/.stamp-horovod: $(VENV)/.stamp-dev scripts/build_horovod_wheel.py | machine-build
-	@$(BIN)/python scripts/build_horovod_wheel.py
+# The wheel of Horovod is the same: it is built against TensorFlow alone.
+$(NEWEST)/.stamp: pyproject.toml $(VENV)/.stamp-horovod | machine
+	@echo "Installing the newest versions into $(NEWEST): some minutes the first time"
+	@test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
+	@$(NEWEST)/bin/python -m pip --disable-pip-version-check install -q -e '.[cpu,horovod-build,dev]' \
+		|| { $(PIP_HINT); exit 1; }
+	@$(NEWEST)/bin/spark-dlobd build-horovod
+	@touch $@
+
+$(VENV)/.stamp-horovod: $(VENV)/.stamp-dev $(wildcard spark_dlobd/horovod_build/*.py) | machine-build
+	@$(BIN)/spark-dlobd build-horovod
 	@touch $@

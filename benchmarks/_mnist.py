@@ -25,7 +25,7 @@ WORKERS = 2
 
 def mnist() -> tuple[tuple[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]:
     """Images as float32 in [0, 1] of shape (rows, 784), labels as int32."""
-    from spark_dlobd.characterize.mnist import load_mnist
+    from spark_dlobd.characterize.subjects.mnist import load_mnist
 
     (x, y), (x_test, y_test) = load_mnist()
     return _scaled(x, y), _scaled(x_test, y_test)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks._mnist import WORKERS
-from spark_dlobd.backends.gloo import RendezvousServer, gloo_environment
-from spark_dlobd.backends.placement import place_ranks
+from spark_dlobd.backends.horovod.gloo import RendezvousServer, gloo_environment
+from spark_dlobd.processes.placement import place_ranks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

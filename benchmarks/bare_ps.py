@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks._mnist import WORKERS
-from spark_dlobd.backends.barrier import tensorflow_environment
+from spark_dlobd.processes.environment import tensorflow_environment
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.reading import WIDTH, frame, rates, read_ours, session
 from spark_dlobd.data.columns import feature_column, label_column
 from spark_dlobd.data.materialize import materialize
-from spark_dlobd.training.job import ColumnSpec
+from spark_dlobd.job.columns import ColumnSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa

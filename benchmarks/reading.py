@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spark_dlobd.data.columns import feature_column, label_column
-from spark_dlobd.data.dataset import DatasetRef
 from spark_dlobd.data.materialize import materialize
-from spark_dlobd.data.plan import ShardPlan
 from spark_dlobd.data.reader import ShardReader
-from spark_dlobd.training.job import ColumnSpec
+from spark_dlobd.job.columns import ColumnSpec
+from spark_dlobd.job.dataset import DatasetRef
+from spark_dlobd.job.plan import ShardPlan
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks._mnist import BATCH_SIZE, WORKERS, estimator, frame, mnist, print_result, session
-from spark_dlobd.backends.barrier import KEEP_MEMORY
-from spark_dlobd.backends.gloo import RendezvousServer, gloo_environment
-from spark_dlobd.backends.placement import place_ranks
+from spark_dlobd.backends.horovod.gloo import RendezvousServer, gloo_environment
+from spark_dlobd.processes.environment import KEEP_MEMORY
+from spark_dlobd.processes.placement import place_ranks
 
 
 def run_ranks(payload: bytes) -> list[dict[str, Any]]:

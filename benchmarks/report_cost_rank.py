@@ -15,7 +15,7 @@ from typing import Any
 
 import keras
 
-from spark_dlobd.report.sampling import Sampler
+from spark_dlobd.training.sampling import Sampler
 
 _TURN_TIMEOUT_S = 300.0
 
@@ -114,7 +114,7 @@ def main() -> None:
     import cloudpickle
     import horovod.tensorflow as hvd
 
-    from spark_dlobd.backends.horovod_group import HorovodGroup
+    from spark_dlobd.backends.horovod.group import HorovodGroup
     from spark_dlobd.training import measure
     from spark_dlobd.training.loop import LoopOptions, build_model, train_rank
 

@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks._mnist import print_result
 from benchmarks.shuffle_sync import model
 from spark_dlobd import DLEstimator, ShuffleConfig
-from spark_dlobd.backends.shuffle.wire import bytes_per_weight
+from spark_dlobd.backends.shuffle.wire.vectors import bytes_per_weight
 
 ITERATIONS = 8
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from benchmarks._mnist import WORKERS, print_result, session
 from spark_dlobd import DLEstimator, ShuffleConfig
-from spark_dlobd.backends.shuffle.exchange import Exchange
-from spark_dlobd.backends.shuffle.wire import bytes_per_weight
+from spark_dlobd.backends.shuffle.spark.exchange import Exchange
+from spark_dlobd.backends.shuffle.wire.vectors import bytes_per_weight
 from spark_dlobd.cost.stages import last_stage, moving_stage, places
 
 WEIGHTS = (7_850, 431_080, 7_000_000, 25_000_000)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from typing import Any
 
 from benchmarks._mnist import estimator, frame, mnist, print_result, session
 from spark_dlobd import HorovodConfig, ShuffleConfig
@@ -19,28 +20,40 @@ WAYS = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=60_000)
-    parser.add_argument("--ways", nargs="+", default=list(WAYS))
-    options = parser.parse_args()
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser()
+    found.add_argument("--rounds", type=int, default=1)
+    found.add_argument("--epochs", type=int, default=3)
+    found.add_argument("--rows", type=int, default=60_000)
+    return found
+
+
+def measure(
+    ways: dict[str, Any], options: argparse.Namespace
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """Median rows/s of later epochs, and the last report, of each way; they take turns."""
     (x, y), _ = mnist()
     x, y = x[: options.rows], y[: options.rows]
     spark = session()
     df = frame(spark, x, y)
-    rates: dict[str, list[float]] = {name: [] for name in options.ways}
+    rates: dict[str, list[float]] = {name: [] for name in ways}
     reports = {}
     for _ in range(options.rounds):
-        for name in options.ways:
-            model = estimator(epochs=options.epochs, backend=WAYS[name]).fit(df)
+        for name, backend in ways.items():
+            model = estimator(epochs=options.epochs, backend=backend).fit(df)
             report = reports[name] = model.report
             rates[name] += [len(x) / seconds for seconds in report["epoch_seconds"][1:]]
             accuracy = model.history["accuracy"][-1]
             print(f"{name}: {rates[name][-1]:,.0f} rows/s, accuracy {accuracy:.4f}", flush=True)
     spark.stop()
-    medians = {name: round(statistics.median(values)) for name, values in rates.items()}
+    return {name: round(statistics.median(values)) for name, values in rates.items()}, reports
+
+
+def main() -> None:
+    given = parser()
+    given.add_argument("--ways", nargs="+", default=list(WAYS))
+    options = given.parse_args()
+    medians, reports = measure({name: WAYS[name] for name in options.ways}, options)
     print_result(
         "shuffle_training",
         medians.get("every_step", 0),

@@ -13,7 +13,7 @@ import statistics
 
 from benchmarks._mnist import estimator, frame, mnist, print_result, session
 from benchmarks.bare import run_bare
-from spark_dlobd.backends.barrier import KEEP_MEMORY
+from spark_dlobd.processes.environment import KEEP_MEMORY
 
 
 def main() -> None:

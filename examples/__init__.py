@@ -1,1 +1,1 @@
-"""Programs that show one workflow each; run them from the root of a checkout."""
+"""Programs that show one workflow each; ``spark-dlobd examples`` writes them to a folder."""

@@ -52,8 +52,11 @@ def cross_validator() -> CrossValidator:
     from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
 
     scaler = StandardScaler(inputCol="measured", outputCol="features", withMean=True)
-    estimator = DLEstimator(
-        model=network(), loss="binary_crossentropy", optimizer="adam", epochs=3, tracking="none"
+    estimator = (
+        DLEstimator(model=network(), loss="binary_crossentropy", optimizer="adam")
+        .setEpochs(3)
+        .setTracking("none")
+        .setVerbose(0)  # of 13 fits
     )
     grid = (
         ParamGridBuilder()

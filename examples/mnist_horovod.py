@@ -1,8 +1,8 @@
 """LeNet on MNIST, trained by several processes that average gradients with Horovod.
 
 Run it with ``python examples/mnist_horovod.py --controller gloo`` (TCP) or
-``--controller mpi``. It needs the Horovod wheel. MNIST is fetched on first use, or
-read from ``--data``.
+``--controller mpi``. It needs the Horovod wheel, see ``spark-dlobd build-horovod``.
+MNIST is fetched on first use, or read from ``--data``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from _session import spark_session
 
 from spark_dlobd import DLEstimator, HorovodConfig
-from spark_dlobd.characterize.mnist import Mnist, Split, load_mnist
+from spark_dlobd.characterize.subjects.mnist import Mnist, Split, load_mnist
 from spark_dlobd.errors import DataError, MissingDependencyError
 
 if TYPE_CHECKING:

@@ -10,13 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spark_dlobd.backends.horovod import HorovodConfig as HorovodConfig
+    from spark_dlobd.backends.collective.config import CollectiveConfig as CollectiveConfig
+    from spark_dlobd.backends.horovod.config import HorovodConfig as HorovodConfig
     from spark_dlobd.backends.local import LocalConfig as LocalConfig
     from spark_dlobd.backends.parameter_server.config import (
         ParameterServerConfig as ParameterServerConfig,
     )
     from spark_dlobd.backends.registry import register_backend as register_backend
-    from spark_dlobd.backends.shuffle.backend import ShuffleConfig as ShuffleConfig
+    from spark_dlobd.backends.shuffle.config import ShuffleConfig as ShuffleConfig
     from spark_dlobd.data.materialize import reuse_data as reuse_data
     from spark_dlobd.estimators.estimator import DLEstimator as DLEstimator
     from spark_dlobd.estimators.model import DLModel as DLModel
@@ -24,19 +25,21 @@ if TYPE_CHECKING:
     from spark_dlobd.tracking.mlflow import log_pipeline_model as log_pipeline_model
 
 _HOMES = {
+    "CollectiveConfig": "spark_dlobd.backends.collective.config",
     "DLEstimator": "spark_dlobd.estimators.estimator",
     "DLModel": "spark_dlobd.estimators.model",
-    "HorovodConfig": "spark_dlobd.backends.horovod",
+    "HorovodConfig": "spark_dlobd.backends.horovod.config",
     "LocalConfig": "spark_dlobd.backends.local",
     "MlflowTracker": "spark_dlobd.tracking.mlflow",
     "ParameterServerConfig": "spark_dlobd.backends.parameter_server.config",
-    "ShuffleConfig": "spark_dlobd.backends.shuffle.backend",
+    "ShuffleConfig": "spark_dlobd.backends.shuffle.config",
     "log_pipeline_model": "spark_dlobd.tracking.mlflow",
     "register_backend": "spark_dlobd.backends.registry",
     "reuse_data": "spark_dlobd.data.materialize",
 }
 
 __all__ = [
+    "CollectiveConfig",
     "DLEstimator",
     "DLModel",
     "HorovodConfig",

@@ -4,17 +4,23 @@
 
     DLError
     ├── ConfigurationError (ValueError)      a setting, found before any Spark job
+    │   ├── ConfigurationTypeError (TypeError)   its type or its name is wrong
     │   ├── ResourceError                    too few slots, no GPU, no MPI
-    │   └── MissingDependencyError           an extra that is not installed
+    │   ├── MissingDependencyError           an extra that is not installed
+    │   └── NotAvailableError (AttributeError)  what only a model or a fit brings
     ├── DataError (ValueError)               what is in the DataFrame
     ├── ModelError (ValueError)              the Keras model itself
+    │   └── ModelTypeError (TypeError)       it is no Keras model
     ├── PersistenceError (RuntimeError)      saving or loading
+    ├── BuildError (RuntimeError)            Horovod's wheel is not built or does not load
     └── TrainingError (RuntimeError)         something failed while training
         ├── WorkerError                      one rank failed: rank, host, phase, traceback
         │   ├── WorkerLostError              its process or executor was killed
         │   └── NonFiniteLossError           the loss became NaN or infinite
         ├── WorkersDisagreeError             ranks differ where they must be equal
         └── TrainingTimeoutError             a wait ended at its limit
+            ├── WorkerStalledError (WorkerError) one rank kept the others waiting
+            └── RanksNotConnectedError       the ranks started and did not find each other
 
 All of them survive pickling, so they may cross from executors to the driver.
 """
@@ -22,6 +28,8 @@ All of them survive pickling, so they may cross from executors to the driver.
 from __future__ import annotations
 
 from typing import Any
+
+from spark_dlobd.wording import useful_part
 
 
 class DLError(Exception):
@@ -32,12 +40,23 @@ class ConfigurationError(DLError, ValueError):
     """A setting is wrong or two settings contradict each other."""
 
 
+class ConfigurationTypeError(ConfigurationError, TypeError):
+    """A setting has the wrong type or a name that does not exist."""
+
+
 class ResourceError(ConfigurationError):
     """The cluster does not offer what the configuration asks for."""
 
 
 class MissingDependencyError(ConfigurationError):
     """A needed package or program is not installed."""
+
+
+class NotAvailableError(ConfigurationError, AttributeError):
+    """An attribute that only a given model or a finished fit has.
+
+    Also an `AttributeError`, so that ``hasattr`` says False.
+    """
 
 
 class DataError(DLError, ValueError):
@@ -48,8 +67,16 @@ class ModelError(DLError, ValueError):
     """The Keras model cannot be used."""
 
 
+class ModelTypeError(ModelError, ConfigurationTypeError):
+    """What was given as the model is no Keras model."""
+
+
 class PersistenceError(DLError, RuntimeError):
     """Saving or loading failed."""
+
+
+class BuildError(DLError, RuntimeError):
+    """Horovod's wheel cannot be built, or does not work."""
 
 
 class TrainingError(DLError, RuntimeError):
@@ -76,6 +103,8 @@ class WorkerError(TrainingError):
     def __init__(
         self, message: str, rank: int, host: str, phase: str, worker_traceback: str = ""
     ) -> None:
+        if worker_traceback:
+            message = useful_part(message)
         self.message = message
         self.rank = rank
         self.host = host
@@ -110,3 +139,11 @@ class WorkersDisagreeError(TrainingError):
 
 class TrainingTimeoutError(TrainingError):
     """A wait ended at its limit."""
+
+
+class WorkerStalledError(WorkerError, TrainingTimeoutError):
+    """One rank came no further while the others waited for it."""
+
+
+class RanksNotConnectedError(TrainingTimeoutError):
+    """All ranks started, and then could not connect with one another."""

@@ -56,6 +56,53 @@ def spark_context(spark: SparkSession) -> SparkContext:
     return spark.sparkContext
 
 
+@dataclass(frozen=True)
+class WorkerPython:
+    """Which Python the workers of a session run: paths, or names on the executors' PATH.
+
+    Attributes
+    ----------
+    for_rdds : str
+        For functions on RDDs: ``PYSPARK_PYTHON`` as it was when the session started.
+    for_sql : str
+        For functions on DataFrames.
+    sql_setting : str or None
+        The setting that names `for_sql`; None where it is `for_rdds`.
+    named : str or None
+        ``spark.pyspark.python``, which PySpark heeds for DataFrames alone unless
+        ``spark-submit`` starts the driver.
+    is_local : bool
+        Whether the workers run on the driver's machine.
+    """
+
+    for_rdds: str
+    for_sql: str
+    sql_setting: str | None
+    named: str | None
+    is_local: bool
+
+
+def worker_python(spark: SparkSession) -> WorkerPython:
+    """Read which Python workers run. Runs on the driver."""
+    context = spark_context(spark)
+    named = context.getConf().get("spark.pyspark.python") or None
+    for_sql = spark.conf.get("spark.sql.execution.pyspark.python", None) or None
+    setting = "spark.sql.execution.pyspark.python" if for_sql else "spark.pyspark.python"
+    chosen = for_sql or named
+    return WorkerPython(
+        for_rdds=context.pythonExec,
+        for_sql=chosen or context.pythonExec,
+        sql_setting=setting if chosen else None,
+        named=named,
+        is_local=(context.master or "").startswith("local"),
+    )
+
+
+def set_worker_python(spark: SparkSession, python: str) -> None:
+    """Name the Python of functions that the session sends to workers from now on."""
+    spark_context(spark).pythonExec = python
+
+
 def slots(spark: SparkSession) -> SparkSlots:
     """Count the slots of a session without starting a job. Runs on the driver."""
     context = spark_context(spark)
@@ -121,6 +168,44 @@ def executor_hosts(spark: SparkSession) -> int:
     return max(1, len(set(hosts)))
 
 
+def executors(spark: SparkSession) -> dict[str, str]:
+    """Host of each executor that runs now, by the executor's id. Runs on the driver.
+
+    On a local master that is the driver, whose id is ``"driver"``.
+    """
+    context = spark_context(spark)
+    found = context._jsc.sc().statusStore().executorList(True)
+    hosts = {}
+    for index in range(found.size()):
+        summary = found.apply(index)
+        if host := str(summary.hostPort()).rpartition(":")[0]:  # none until it is ready
+            hosts[str(summary.id())] = host
+    master = context.master or ""
+    if master.startswith("local-cluster") or not master.startswith("local"):
+        hosts.pop("driver", None)
+    return hosts
+
+
+def expected_executors(spark: SparkSession) -> int | None:
+    """How many executors the session shall have; None if nothing says so. Runs on the driver."""
+    context = spark_context(spark)
+    master = context.master or ""
+    if has_dynamic_allocation(spark):
+        return None
+    if found := re.fullmatch(r"local-cluster\[\s*(\d+)\s*,.*\]", master):
+        return int(found[1])
+    if master.startswith("local"):
+        return 1
+    instances = context.getConf().get("spark.executor.instances")
+    return int(instances) if instances else None
+
+
+def has_dynamic_allocation(spark: SparkSession) -> bool:
+    """Whether executors come and go, which barrier stages do not bear. Runs on the driver."""
+    dynamic = spark_context(spark).getConf().get("spark.dynamicAllocation.enabled", "false")
+    return str(dynamic).lower() == "true"
+
+
 def require_slots(spark: SparkSession, world_size: int) -> SparkSlots:
     """Raise unless `world_size` tasks can run at once. Runs on the driver.
 
@@ -140,8 +225,7 @@ def require_slots(spark: SparkSession, world_size: int) -> SparkSlots:
             f"{available.cores_per_task}). Lower numTrainWorkers to at most {available.slots}, "
             "or start Spark with more executors or cores."
         )
-    dynamic = spark_context(spark).getConf().get("spark.dynamicAllocation.enabled", "false")
-    if str(dynamic).lower() == "true":
+    if has_dynamic_allocation(spark):
         raise ResourceError(
             "spark.dynamicAllocation.enabled is true, but Spark runs no barrier stage with it. "
             "Set it to false and spark.executor.instances to the executors you need."

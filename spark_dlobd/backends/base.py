@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol
+import importlib
+from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from spark_dlobd.data.dataset import DatasetRef
+    from spark_dlobd.job.dataset import DatasetRef
+    from spark_dlobd.job.train_job import TrainJob, TrainResult
     from spark_dlobd.tracking.reporter import Reporter
-    from spark_dlobd.training.job import TrainJob, TrainResult
 
 
 class Backend(Protocol):
-    """One way of training. Runs on the driver."""
+    """One way of training. Runs on the driver.
+
+    A backend whose class has ``keeps_optimizer = True`` starts with
+    ``job.model.optimizer_state``, where there is one, and returns it in the result where
+    ``job.config.keep_optimizer`` asks for it; with others such a job is refused.
+    """
 
     name: ClassVar[str]
 
@@ -27,3 +33,15 @@ class Backend(Protocol):
         self, spark: SparkSession, job: TrainJob, data: DatasetRef, reporter: Reporter
     ) -> TrainResult:
         """Train to the end, or raise one `DLError`."""
+
+
+class BackendConfig:
+    """Base of a backend's options, a frozen dataclass; imports the backend when it is made."""
+
+    backend_class: ClassVar[str]
+    """``"module:Class"`` of the backend, which is called with these options."""
+
+    def create(self) -> Backend:
+        """Return the backend."""
+        module, _, name = self.backend_class.partition(":")
+        return cast(Backend, getattr(importlib.import_module(module), name)(self))

@@ -7,20 +7,20 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from spark_dlobd.backends.base import BackendConfig
 from spark_dlobd.errors import DLError, NonFiniteLossError, WorkerError
-from spark_dlobd.python_worker import give_back_memory
+from spark_dlobd.processes.python_worker import give_back_memory
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from spark_dlobd.backends.base import Backend
-    from spark_dlobd.data.dataset import DatasetRef
+    from spark_dlobd.job.dataset import DatasetRef
+    from spark_dlobd.job.train_job import TrainJob, TrainResult
     from spark_dlobd.tracking.reporter import Reporter
-    from spark_dlobd.training.job import TrainJob, TrainResult
 
 
 @dataclass(frozen=True)
-class LocalConfig:
+class LocalConfig(BackendConfig):
     """Train in the driver's process. It has no options.
 
     With ``numTrainWorkers=1`` this is plain Keras ``fit``. With more, that many
@@ -29,15 +29,17 @@ class LocalConfig:
     a ``train_step`` or callback stops on the driver.
     """
 
-    def create(self) -> Backend:
-        """Return the backend."""
-        return LocalBackend()
+    backend_class: ClassVar[str] = "spark_dlobd.backends.local:LocalBackend"
 
 
 class LocalBackend:
     """One process, N virtual workers."""
 
     name: ClassVar[str] = "local"
+    keeps_optimizer: ClassVar[bool] = True
+
+    def __init__(self, config: LocalConfig) -> None:
+        self._config = config
 
     def check(self, spark: SparkSession, job: TrainJob) -> None:
         """Accept every job: nothing but the driver is needed."""
@@ -50,7 +52,7 @@ class LocalBackend:
         import traceback
         from dataclasses import replace
 
-        from spark_dlobd.training.callbacks import NonFiniteLoss
+        from spark_dlobd.processes.failure import NonFiniteLoss
         from spark_dlobd.training.collective import SingleProcess
         from spark_dlobd.training.loop import LoopOptions, build_model, train_rank
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from spark_dlobd.errors import ConfigurationError
+from spark_dlobd.errors import ConfigurationError, ConfigurationTypeError
+from spark_dlobd.wording import did_you_mean
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
     from spark_dlobd.backends.base import Backend
 
 _BACKENDS: dict[str, str] = {}
+_OTHER_NAMES = {
+    "gloo": "backend='horovod'",
+    "mpi": "backend=HorovodConfig(controller='mpi')",
+    "ps": "backend='parameter_server'",
+}
 
 
 def register_backend(name: str, config_class: str) -> None:
@@ -42,11 +47,12 @@ def register_backend(name: str, config_class: str) -> None:
 
 
 register_backend("local", "spark_dlobd.backends.local:LocalConfig")
-register_backend("horovod", "spark_dlobd.backends.horovod:HorovodConfig")
+register_backend("horovod", "spark_dlobd.backends.horovod.config:HorovodConfig")
+register_backend("collective", "spark_dlobd.backends.collective.config:CollectiveConfig")
 register_backend(
     "parameter_server", "spark_dlobd.backends.parameter_server.config:ParameterServerConfig"
 )
-register_backend("shuffle", "spark_dlobd.backends.shuffle.backend:ShuffleConfig")
+register_backend("shuffle", "spark_dlobd.backends.shuffle.config:ShuffleConfig")
 
 
 def backend_names() -> tuple[str, ...]:
@@ -54,12 +60,21 @@ def backend_names() -> tuple[str, ...]:
     return tuple(sorted(_BACKENDS))
 
 
+def _expected() -> str:
+    names = ", ".join(map(repr, backend_names()))
+    return f"'auto', one of {names}, or a config object such as HorovodConfig()"
+
+
+def _hint(name: str) -> str:
+    if name.lower() in _OTHER_NAMES:
+        return f"Write {_OTHER_NAMES[name.lower()]}."
+    return did_you_mean(name, ["auto", *backend_names()])
+
+
 def _config_class(name: str) -> Any:
     if name not in _BACKENDS:
-        raise ConfigurationError(
-            f"backend must be 'auto' or one of {', '.join(map(repr, backend_names()))}, "
-            f"or a config object. Got {name!r}."
-        )
+        message = f"backend must be {_expected()}. Got {name!r}. {_hint(name)}"
+        raise ConfigurationError(message.strip())
     module, _, attribute = _BACKENDS[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -75,9 +90,9 @@ def to_param(value: Any) -> str | dict[str, Any]:
     for name in backend_names():
         if isinstance(value, _config_class(name)):
             return {"name": name, **dataclasses.asdict(value)}
-    raise ConfigurationError(
-        f"backend must be 'auto', one of {', '.join(map(repr, backend_names()))}, or a config "
-        f"object such as HorovodConfig(). Got {value!r} of type {type(value).__name__}."
+    hint = f" Write {value.__name__}()." if isinstance(value, type) else ""
+    raise ConfigurationTypeError(
+        f"backend must be {_expected()}. Got {value!r} of type {type(value).__name__}.{hint}"
     )
 
 
@@ -91,29 +106,47 @@ def from_param(value: str | dict[str, Any]) -> Any:
     if unknown := sorted(set(options) - known):
         raise ConfigurationError(
             f"{config_class.__name__} has no option {', '.join(unknown)}. "
-            f"Its options are {', '.join(sorted(known))}."
+            + (did_you_mean(unknown[0], known) or f"Its options are {', '.join(sorted(known))}.")
         )
     return config_class(**options)
 
 
-def choose_backend(
-    value: str | dict[str, Any], spark: SparkSession, world_size: int
-) -> tuple[Backend, str]:
+@dataclass(frozen=True)
+class Choice:
+    """What trains, and why.
+
+    Attributes
+    ----------
+    backend : Backend
+        With its options.
+    reason : str
+        In words, for the report.
+    """
+
+    backend: Backend
+    reason: str
+
+
+def choose_backend(value: str | dict[str, Any], world_size: int) -> Choice:
     """Return the backend to use and why.
 
-    The rule of ``"auto"``: with one worker, ``local``. With several, ``shuffle``, which
-    needs nothing but Spark, unless ``horovod`` is installed on the driver: then this
-    returns ``horovod``, and `preparation.decide` compares the two once the rows are
-    counted. Any other value means exactly that backend.
+    The rule of ``"auto"`` asks nothing of the cluster. With one worker: ``local``. With
+    several: ``horovod`` where it is installed on the driver, as its start and its steps take
+    less than the shuffle's, else ``shuffle``, which needs nothing but Spark. Any other value
+    means exactly that backend.
     """
     config = from_param(value)
     if config != "auto":
-        return config.create(), "chosen by the user"
+        return Choice(config.create(), "chosen by the user")
+    name, reason = _automatic(world_size)
+    return Choice(_config_class(name)().create(), f"auto: {reason}")
+
+
+def _automatic(world_size: int) -> tuple[str, str]:
     if world_size == 1:
-        return _config_class("local")().create(), "auto: one worker needs no communication"
+        return "local", "one worker needs no communication"
     if importlib.util.find_spec("horovod") is not None:
-        return _config_class("horovod")().create(), "auto: several workers, Horovod is installed"
-    return _config_class("shuffle")().create(), (
-        "auto: several workers and Horovod is not installed, so gradients travel through "
-        "Spark's shuffle"
+        return "horovod", "several workers, and Horovod is installed"
+    return "shuffle", (
+        "several workers and Horovod is not installed, so gradients travel through Spark's shuffle"
     )

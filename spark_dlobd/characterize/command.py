@@ -7,27 +7,31 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spark_dlobd.characterize.case import Case
-from spark_dlobd.characterize.dry_run import dry_run_table
-from spark_dlobd.characterize.estimate import Estimates
-from spark_dlobd.characterize.interrupts import asked_to_stop
-from spark_dlobd.characterize.output import OutputFolder
-from spark_dlobd.characterize.preflight import check_cases
-from spark_dlobd.characterize.progress import SweepProgress
-from spark_dlobd.characterize.record import CaseRecord
-from spark_dlobd.characterize.runner import RunOptions, SweepEnd, Watcher, run_sweep
-from spark_dlobd.characterize.sweep import Sweep, SweepSpec
-from spark_dlobd.characterize.sweep_tracking import SweepTracking, tracking_uri
-from spark_dlobd.characterize.tables import result_tables, summary
+from spark_dlobd.characterize.results.estimate import Estimates
+from spark_dlobd.characterize.results.record import CaseRecord
+from spark_dlobd.characterize.run.interrupts import asked_to_stop
+from spark_dlobd.characterize.run.output import OutputFolder
+from spark_dlobd.characterize.run.preflight import available, check_cases
+from spark_dlobd.characterize.run.runner import RunOptions, SweepEnd, Watcher, run_sweep
+from spark_dlobd.characterize.run.sweep_tracking import SweepTracking, tracking_uri
+from spark_dlobd.characterize.show.dry_run import announcement, dry_run_table
+from spark_dlobd.characterize.show.progress import SweepProgress
+from spark_dlobd.characterize.show.tables import result_tables, summary
+from spark_dlobd.characterize.sweep.case import Case
+from spark_dlobd.characterize.sweep.spec import Sweep, SweepSpec
 from spark_dlobd.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 INTERRUPTED = 130
+_QUICK = "quick.yaml"
+# A JVM for half a minute: its best compiler and its threads would take more than they give back.
+_SHORT_LIVED = {"spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 _STOPPING = "Ending the running case. Once more to leave at once."
 
 
@@ -76,19 +80,19 @@ def main(words: Sequence[str], given: Mapping[str, Any], console: Console) -> in
         return 0
     if folder is None and not given["dry_run"]:
         raise ConfigurationError(
-            "Where should the results go? Give --output FOLDER; or --dry-run, --list-models, "
-            "--list-data or --list-transports."
+            "Where should the results go? Give --output FOLDER, with --quick for a first look; or "
+            "--dry-run, --list-models, --list-data or --list-transports."
         )
     run = RunOptions(
         given["master"],
-        pairs(given["conf"]),
+        {**(_SHORT_LIVED if given["quick"] else {}), **pairs(given["conf"])},
         given["cache_dir"],
         given["retry_failed"],
-        not given["no_explain"],
+        not (given["no_explain"] or given["quick"]),
     )
     again = shlex.join(["spark-dlobd", *sys.argv[1:]])
     options = CommandOptions(run, not given["no_mlflow"], given["mlflow_uri"], again)
-    sweep = read_sweep(words)
+    sweep = read_sweep(words, given["quick"])
     if given["dry_run"]:
         show_dry_run(sweep, folder, options, console)
         return 0
@@ -110,8 +114,15 @@ def pairs(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def read_sweep(words: Sequence[str]) -> Sweep:
+def read_sweep(words: Sequence[str], quick: bool = False) -> Sweep:
     """Return the sweep that ``[SWEEP.yaml] [key=value ...]`` describes.
+
+    Parameters
+    ----------
+    words : sequence of str
+        What was typed.
+    quick : bool, default False
+        Whether the package's own short sweep takes the place of the file.
 
     Raises
     ------
@@ -124,6 +135,14 @@ def read_sweep(words: Sequence[str]) -> Sweep:
         raise ConfigurationError(
             f"Give one sweep file, and settings as key=value. Got {' and '.join(files)}."
         )
+    if quick and files:
+        raise ConfigurationError(
+            f"--quick brings a sweep of its own. Got {files[0]} too: leave one of them out; "
+            "settings such as workers=1,2 go with both."
+        )
+    if quick:
+        with resources.as_file(resources.files(__package__).joinpath(_QUICK)) as path:
+            return SweepSpec.from_yaml(path, settings).expand()
     spec = SweepSpec.from_yaml(files[0], settings) if files else SweepSpec.from_settings(settings)
     return spec.expand()
 
@@ -135,8 +154,11 @@ def show_dry_run(
     found = OutputFolder(folder).results.read() if folder else None
     estimates = Estimates(found.records if found else ())
     done = found.done(options.run.retry_failed) if found else set()
+    sweep = available(sweep, done)
     _check([case for case in sweep.cases if case.id not in done], options)
     console.print(dry_run_table(sweep, estimates.seconds, done))
+    for line in announcement(sweep, estimates.seconds, done):
+        _say(console, line)  # not cut: it may hold a command to copy
 
 
 def write_page_only(folder: Path, console: Console) -> None:
@@ -168,12 +190,14 @@ def run_command(sweep: Sweep, folder: Path, options: CommandOptions, console: Co
     """
     output = OutputFolder(folder)
     # before the folder is made; what has a result may not need what is missing
+    sweep = available(sweep, _done(output, options))
     _check(_remaining(sweep, output, options), options)
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(output.locked())
         remaining = _remaining(sweep, output, options)
         if skipped := len(sweep.cases) - len(remaining):
             _say(console, f"{skipped} of {len(sweep.cases)} cases have a result: skipped.")
+        _announce(sweep, output, options, console)
         output.describe(sweep)
         stop = stack.enter_context(asked_to_stop(lambda: _say(console, _STOPPING)))
         tracking = stack.enter_context(_tracking(sweep, output, options, console))
@@ -192,8 +216,22 @@ def run_command(sweep: Sweep, folder: Path, options: CommandOptions, console: Co
 
 
 def _remaining(sweep: Sweep, output: OutputFolder, options: CommandOptions) -> list[Case]:
-    done = output.results.read().done(options.run.retry_failed)
+    done = _done(output, options)
     return [case for case in sweep.cases if case.id not in done]
+
+
+def _done(output: OutputFolder, options: CommandOptions) -> set[str]:
+    return output.results.read().done(options.run.retry_failed)
+
+
+def _announce(
+    sweep: Sweep, output: OutputFolder, options: CommandOptions, console: Console
+) -> None:
+    """Say before the first case what runs and for about how long, and what does not."""
+    found = output.results.read()
+    done = found.done(options.run.retry_failed)
+    for line in announcement(sweep, Estimates(found.records).seconds, done):
+        _say(console, line)
 
 
 def _check(cases: Sequence[Case], options: CommandOptions) -> None:

@@ -12,12 +12,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from spark_dlobd.backends.shuffle.exchange import Exchange
-from spark_dlobd.backends.spark_job import SparkJob, barrier_stage
+from spark_dlobd.backends.shuffle.spark.exchange import Exchange
 from spark_dlobd.cost.link_task import LinkTask, run_link_task
 from spark_dlobd.cost.measured import ClusterCost
 from spark_dlobd.cost.stages import last_stage, moving_stage, places
 from spark_dlobd.errors import ResourceError, TrainingError, TrainingTimeoutError
+from spark_dlobd.processes.spark_job import SparkJob, barrier_stage
+from spark_dlobd.processes.worker_interpreter import worker_problem
 from spark_dlobd.spark import SparkSlots, executor_hosts, slots, spark_context
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _LARGE_BYTES = 4 << 20
 _LARGE_ROUNDS = 3
 _KEPT = 4
 
-_known: OrderedDict[str, ClusterCost | TrainingError] = OrderedDict()
+_known: OrderedDict[str, ClusterCost] = OrderedDict()
 _probing = threading.Lock()
 
 
@@ -40,21 +41,18 @@ def probe_cluster(
     spark: SparkSession,
     workers: int,
     timeout_s: float = PROBE_TIMEOUT_S,
-    retry: bool = False,
 ) -> ClusterCost:
     """Measure what the application of `spark` costs, or return what is known of it.
 
     Parameters
     ----------
     spark : SparkSession
-        Its application is probed once; a failure is remembered too.
+        Its application is probed once.
     workers : int
         Tasks at once while probing, at most as many as there are slots. What one task alone
         has measured does not do for several.
     timeout_s : float, default 60
         Longest wait for each of the two parts.
-    retry : bool, default False
-        Probe again after a failure.
 
     Raises
     ------
@@ -64,23 +62,12 @@ def probe_cluster(
     application = str(spark_context(spark).applicationId)
     with _probing:
         known = _known.get(application)
-        if isinstance(known, ClusterCost) and known.bytes_per_s is None and workers > 1:
-            known = None  # one task alone has seen no network
-        if known is None or (retry and isinstance(known, TrainingError)):
-            known = _probed(spark, workers, timeout_s)
-            _known[application] = known
+        # one task alone has seen no network
+        if known is None or (known.bytes_per_s is None and workers > 1):
+            known = _known[application] = _measured(spark, workers, timeout_s)
             while len(_known) > _KEPT:
                 _known.popitem(last=False)
-    if isinstance(known, TrainingError):
-        raise known
     return known
-
-
-def _probed(spark: SparkSession, workers: int, timeout_s: float) -> ClusterCost | TrainingError:
-    try:
-        return _measured(spark, workers, timeout_s)
-    except TrainingError as error:
-        return error
 
 
 def _measured(spark: SparkSession, workers: int, timeout_s: float) -> ClusterCost:
@@ -167,8 +154,9 @@ def run_job(
             job.cancel()
             job.join()
     if job.error is not None:
-        reason = str(job.error).strip().splitlines() or [type(job.error).__name__]
-        raise TrainingError(f"The job '{name}' failed: {reason[0]}") from job.error
+        text = str(job.error).strip()
+        reason = worker_problem(text) or (text or type(job.error).__name__).splitlines()[0]
+        raise TrainingError(f"The job '{name}' failed: {reason}") from job.error
     return job.rows
 
 

@@ -6,7 +6,6 @@ link between two hosts once in either direction.
 
 from __future__ import annotations
 
-import hmac
 import json
 import socket
 import threading
@@ -14,7 +13,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from spark_dlobd.backends.placement import place_ranks
+from spark_dlobd.processes.placement import place_ranks
+from spark_dlobd.processes.strangers import Door
 
 if TYPE_CHECKING:
     from pyspark import BarrierTaskContext
@@ -65,7 +65,7 @@ class Ring:
                 following = by_rank[(self.rank + 1) % self.size]
                 self._next = socket.create_connection(following, timeout=self._timeout_s)
                 self._next.sendall(self._token)
-                self._previous = self._accept(listener)
+                self._previous = Door(listener, self._token).accept(self._timeout_s)
             except BaseException:
                 self.__exit__(None, None, None)
                 raise
@@ -73,22 +73,6 @@ class Ring:
             connection.settimeout(self._timeout_s)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self
-
-    def _accept(self, listener: socket.socket) -> socket.socket:
-        deadline = time.monotonic() + self._timeout_s
-        while True:
-            listener.settimeout(max(deadline - time.monotonic(), 0.01))
-            connection, _ = listener.accept()
-            connection.settimeout(max(deadline - time.monotonic(), 0.01))
-            said = bytearray(len(self._token))
-            try:
-                _receive(connection, memoryview(said))
-            except OSError:  # a stranger that left or says nothing
-                connection.close()
-                continue
-            if hmac.compare_digest(bytes(said), self._token):
-                return connection
-            connection.close()
 
     def __exit__(
         self,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.data.materialize import first_rows
-from spark_dlobd.training.job import ColumnSpec, InvalidRows, TensorColumn
+from spark_dlobd.data.storage_schema import is_number
+from spark_dlobd.job.columns import ColumnSpec, InvalidRows, TensorColumn, numpy_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +43,7 @@ def sample(
     arrays = [
         _array([row[index] for row in found], column) for index, column in enumerate(columns.all)
     ]
-    arrays[0] = arrays[0].astype(input_dtype, copy=False)
+    arrays[0] = arrays[0].astype(numpy_dtype(input_dtype), copy=False)
     return tuple(arrays)
 
 
@@ -55,17 +56,15 @@ def row_bytes(columns: ColumnSpec) -> int:
     >>> row_bytes(ColumnSpec(x, y))
     3140
     """
-    import numpy as np
-
-    return sum(np.dtype(column.dtype).itemsize * column.size for column in columns.all)
+    return sum(column.row_bytes for column in columns.all)
 
 
 def _array(values: list[Any], column: TensorColumn) -> NDArray[Any]:
     import numpy as np
 
     shape = (len(values), *column.shape)
-    if column.size == 1:
-        return np.array(values, column.dtype).reshape(shape)
-    dtype = np.dtype(column.dtype).newbyteorder("<")
-    joined = np.frombuffer(b"".join(bytes(value) for value in values), dtype)
-    return joined.astype(column.dtype).reshape(shape)
+    dtype = numpy_dtype(column.dtype)
+    if is_number(column):
+        return np.array(values, dtype).reshape(shape)
+    joined = np.frombuffer(b"".join(bytes(value) for value in values), dtype.newbyteorder("<"))
+    return joined.astype(dtype).reshape(shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from spark_dlobd.python_worker import keep_memory, speed_up_worker
+from spark_dlobd.processes.python_worker import keep_memory, speed_up_worker
 
 # longer than the 64 KiB in which LZ4, Spark's default, looks for repetitions
 _BLOCK_BYTES = 128 << 10

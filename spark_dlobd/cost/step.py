@@ -9,18 +9,18 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from spark_dlobd.backends.spark_job import barrier_stage
 from spark_dlobd.cost.cluster import PROBE_TIMEOUT_S, driver_host, run_job
 from spark_dlobd.cost.measured import StepCost
 from spark_dlobd.cost.step_task import StepTask, run_step_task
-from spark_dlobd.errors import WorkerError
+from spark_dlobd.processes.failure import Failure, root_failure
+from spark_dlobd.processes.spark_job import barrier_stage
 from spark_dlobd.spark import slots
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import SparkSession
 
-    from spark_dlobd.training.job import TrainJob
+    from spark_dlobd.job.train_job import TrainJob
 
 _BUDGET_S = 1.2
 
@@ -112,12 +112,9 @@ def step_summary(
 
 
 def _raise_failure(told: list[dict[str, Any]]) -> None:
-    failures = [each for each in told if "failed" in each]
-    if failures:
-        cause = min(failures, key=lambda each: each["of_neighbour"])
-        raise WorkerError(
-            cause["failed"], cause["partition"], cause["host"], cause["phase"], cause["traceback"]
-        )
+    failures = [Failure.from_json(each["failure"]) for each in told if "failure" in each]
+    if cause := root_failure(failures):
+        raise cause.error()
 
 
 def _on_driver(job: TrainJob, arrays: tuple[NDArray[Any], ...], rows: int) -> float:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-import queue
 import socket
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from spark_dlobd.cost.step_events import Ready, Timed
 from spark_dlobd.errors import DLError, TrainingTimeoutError, WorkerLostError
+from spark_dlobd.processes.child import ChildEnded, ChildFailed, ChildProcess
+from spark_dlobd.processes.environment import tensorflow_environment
+from spark_dlobd.processes.events import Event, Phase
+from spark_dlobd.processes.failure import Failure
 
 if TYPE_CHECKING:
-    from spark_dlobd.backends.process import RankProcess
     from spark_dlobd.cost.ring import Ring
 
 _MODULE = "spark_dlobd.cost.step_main"
+Awaited = TypeVar("Awaited", bound=Event)
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,6 @@ def run_step_task(task: StepTask, _: Iterable[Any]) -> Iterator[bytes]:
     """Time steps and yield one JSON object: what was found, or what failed."""
     from pyspark import BarrierTaskContext
 
-    from spark_dlobd.backends.barrier import tensorflow_environment
-    from spark_dlobd.backends.process import RankProcess
     from spark_dlobd.cost.ring import Ring
 
     context = BarrierTaskContext.get()
@@ -69,75 +71,62 @@ def run_step_task(task: StepTask, _: Iterable[Any]) -> Iterator[bytes]:
     environment = tensorflow_environment(task.threads, gpus)
     lines: list[str] = []
     try:
-        with RankProcess(_MODULE, environment, lines.append) as process:
-            process.send({"kind": "job", "rows": task.rows}, task.payload)
+        with ChildProcess(_MODULE, environment, lines.append) as process:
+            process.send({"rows": task.rows}, task.payload)
             with Ring(context, task.driver_host, task.token, task.timeout_s) as ring:
                 found = _timed(task, process, ring)
-    except (OSError, DLError, _ChildFailed) as error:
+    except (OSError, DLError, ChildFailed) as error:
         # a task that raised would take the reason with it: Spark reports one of all tasks
         found = _failure(error, context.partitionId())
     yield json.dumps(found).encode()
 
 
-def _timed(task: StepTask, process: RankProcess, ring: Ring) -> dict[str, Any]:
+def _timed(task: StepTask, process: ChildProcess, ring: Ring) -> dict[str, Any]:
     """All workers at once, then the first one alone."""
-    found = dict(_answer(process, "ready", task.timeout_s))
+    found: dict[str, Any] = dict(vars(_answer(process, Ready, task.timeout_s)))
     ring.meet()
     together = _ask(task, process, task.rows)
     ring.meet()
-    found |= {"rank": ring.rank, "local_size": ring.local_size, "seconds": together["seconds"]}
-    found["memory_bytes"] = together["memory_bytes"]
+    found |= {"rank": ring.rank, "local_size": ring.local_size, "seconds": together.seconds}
+    found["memory_bytes"] = together.memory_bytes
     if ring.rank == 0:
         full = _ask(task, process, task.full_rows)
         alone = together if ring.size == 1 else _ask(task, process, task.rows)
-        found |= {"alone_seconds": alone["seconds"], "full_seconds": full["seconds"]}
-        found["memory_bytes"] = max(full["memory_bytes"], found["memory_bytes"])
+        found |= {"alone_seconds": alone.seconds, "full_seconds": full.seconds}
+        found["memory_bytes"] = max(full.memory_bytes, found["memory_bytes"])
     ring.meet()
     return found
 
 
-def _ask(task: StepTask, process: RankProcess, rows: int) -> dict[str, Any]:
-    process.send({"kind": "time", "rows": rows, "budget_s": task.budget_s})
-    return _answer(process, "timed", task.timeout_s)
+def _ask(task: StepTask, process: ChildProcess, rows: int) -> Timed:
+    process.send({"rows": rows, "budget_s": task.budget_s})
+    return _answer(process, Timed, task.timeout_s)
 
 
-def _answer(process: RankProcess, kind: str, timeout_s: float) -> dict[str, Any]:
+def _answer(process: ChildProcess, kind: type[Awaited], timeout_s: float) -> Awaited:
     """Next event of a kind; `timeout_s` bounds the wait for it."""
     deadline = time.monotonic() + timeout_s
     phase = "start"
     while True:
         try:
-            frame = process.frames.get(timeout=max(deadline - time.monotonic(), 0.01))
-        except queue.Empty:
+            told = process.event(max(deadline - time.monotonic(), 0.01))
+        except ChildEnded as ended:
+            raise WorkerLostError(str(ended), 0, socket.gethostname(), phase) from ended
+        if told is None:
             raise TrainingTimeoutError(
                 f"The process that times steps told nothing for {timeout_s:g} s in phase '{phase}'."
-            ) from None
-        if frame is None:
-            raise WorkerLostError(process.exit_text(), 0, socket.gethostname(), phase)
-        header, _ = frame
-        if header["kind"] == "failed":
-            raise _ChildFailed(header)
-        if header["kind"] == kind:
-            return header
-        phase = header.get("phase", phase)
-
-
-class _ChildFailed(Exception):
-    """The child process reported an exception."""
-
-    def __init__(self, header: dict[str, Any]) -> None:
-        super().__init__(f"{header['type']}: {header['message']}")
-        self.header = header
+            )
+        event, _ = told
+        if isinstance(event, kind):
+            return event
+        if isinstance(event, Phase):
+            phase = event.text
 
 
 def _failure(error: Exception, partition: int) -> dict[str, Any]:
-    """Describe an error for the driver; what neighbours see of it comes last."""
-    told = error.header if isinstance(error, _ChildFailed) else {}
-    return {
-        "failed": str(error),
-        "of_neighbour": isinstance(error, OSError),
-        "partition": partition,
-        "host": socket.gethostname(),
-        "phase": told.get("phase", getattr(error, "phase", "probe steps")),
-        "traceback": told.get("traceback", ""),
-    }
+    """What the driver is told of an error; what neighbours see of it comes last."""
+    if isinstance(error, ChildFailed):
+        failure = error.failure
+    else:
+        failure = Failure.of(error, "start", "peer" if isinstance(error, OSError) else None)
+    return {"failure": failure.at(partition, socket.gethostname()).to_json()}

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pyspark.sql import types as T
 
+from spark_dlobd.data.cast import is_whole, stored_dtype
 from spark_dlobd.errors import ConfigurationError
-from spark_dlobd.training.job import ColumnSpec, TensorColumn
+from spark_dlobd.job.columns import ColumnSpec, TensorColumn
 
 if TYPE_CHECKING:
     from pyspark.sql import Column
@@ -22,28 +23,28 @@ _DTYPES: dict[type[T.DataType], str] = {
     T.IntegerType: "int32",
     T.LongType: "int64",
     T.FloatType: "float32",
-    T.DoubleType: "float32",
-    T.DecimalType: "float32",
-}
-
-# Spark has no unsigned byte: booleans travel as 0 and 1 of a signed one.
-_SQL_TYPES = {
-    "uint8": "tinyint",
-    "int8": "tinyint",
-    "int16": "smallint",
-    "int32": "int",
-    "int64": "bigint",
-    "float32": "float",
+    T.DoubleType: "float64",
+    T.DecimalType: "float64",
 }
 
 
-def feature_column(schema: T.StructType, name: str, shape: tuple[int, ...]) -> TensorColumn:
+_NETWORK_DTYPES = (
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "bfloat16", "float32", "float64"),
+)
+
+
+def feature_column(
+    schema: T.StructType, name: str, shape: tuple[int, ...], takes: str = "float32"
+) -> TensorColumn:
     """Describe a feature column for a model with input `shape`. Runs on the driver.
 
     Numbers, arrays of numbers or booleans, ``pyspark.ml`` vectors and binary
-    images are features. Floating point is stored as float32; integers keep their
-    width, booleans and bytes are stored as uint8. A flat column of as many
-    elements as `shape` has is reshaped to it.
+    images are features. What the network takes decides how they are stored (see
+    `spark_dlobd.data.cast.stored_dtype`): whole numbers arrive exactly in a network of
+    whole numbers, and rows with a value that has no place in its type are not valid. A
+    flat column of as many elements as `shape` has is reshaped to it; arrays of arrays
+    have to be of this shape.
 
     Parameters
     ----------
@@ -53,21 +54,33 @@ def feature_column(schema: T.StructType, name: str, shape: tuple[int, ...]) -> T
         The column.
     shape : tuple of int
         Input shape of the model without the batch axis.
+    takes : str, default "float32"
+        Type of the model's input.
 
     Raises
     ------
     ConfigurationError
-        The column is missing, ambiguous, of an unsupported type, or of another width.
+        The column is missing, ambiguous, of an unsupported type, or of another width or
+        nesting; or the model takes no numbers.
 
     Examples
     --------
     >>> schema = T.StructType().add("pixels", T.ArrayType(T.DoubleType()))
-    >>> feature_column(schema, "pixels", (28, 28, 1))
-    TensorColumn(name='pixels', dtype='float32', shape=(28, 28, 1), num_classes=None)
+    >>> feature_column(schema, "pixels", (28, 28, 1)).dtype
+    'float32'
     """
+    if takes not in _NETWORK_DTYPES:
+        raise ConfigurationError(
+            f"The model takes {takes}, which no column of numbers can be. Expected an input of "
+            f"{', '.join(_NETWORK_DTYPES)}: give keras.Input(..., dtype='float32')."
+        )
     field = _field(schema, name, "feature")
-    kind, dtype = _kind(field, "feature")
-    column = TensorColumn(name, dtype, tuple(shape))
+    flat, nested = _flattened_field(field, tuple(shape))
+    kind, dtype = _kind(flat, "feature")
+    dtype = stored_dtype(dtype, takes)
+    column = TensorColumn(
+        name, dtype, tuple(shape), takes=None if dtype == takes else takes, nested=nested
+    )
     _check_width(field, kind, column, "feature")
     return column
 
@@ -131,18 +144,20 @@ def weight_column(schema: T.StructType, name: str) -> TensorColumn:
 
 
 def check_indicator(schema: T.StructType, name: str) -> None:
-    """Raise unless `name` is a boolean column, true for validation rows. Runs on the driver.
+    """Raise unless `name` can say which rows are for validation. Runs on the driver.
+
+    A boolean, or a number that is 1 for validation rows and 0 for the others.
 
     Raises
     ------
     ConfigurationError
-        The column is missing, ambiguous or not boolean.
+        The column is missing, ambiguous or of another type.
     """
     field = _field(schema, name, "validation indicator")
-    if not isinstance(field.dataType, T.BooleanType):
+    if not isinstance(field.dataType, (T.BooleanType, T.NumericType)):
         raise ConfigurationError(
-            f"The validation indicator column '{name}' must be boolean. "
-            f"Got {field.dataType.simpleString()}: cast it, e.g. col('{name}') == 1."
+            f"The validation indicator column '{name}' must be boolean, or a number that is 0 or "
+            f"1. Got {field.dataType.simpleString()}: compare it, e.g. col('{name}') == 'test'."
         )
 
 
@@ -179,7 +194,7 @@ def tensor_expressions(schema: T.StructType, columns: ColumnSpec) -> list[Column
     from spark_dlobd.data.storage_schema import STORED_NAMES
 
     return [
-        _expression(schema, column).alias(stored)
+        expression(schema, column).alias(stored)
         for column, stored in zip(columns.all, STORED_NAMES, strict=False)
     ]
 
@@ -189,20 +204,89 @@ def quoted(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-def _expression(schema: T.StructType, column: TensorColumn) -> Column:
+def expression(schema: T.StructType, column: TensorColumn) -> Column:
+    """Spark expression of one column: a number, a flat array or bytes. Runs on the driver.
+
+    Nothing is lost in it: numbers for a network of whole numbers stay what they are, as
+    Python checks them (`spark_dlobd.data.encode`).
+    """
     from pyspark.ml.functions import vector_to_array
     from pyspark.sql import functions as F
 
-    kind, _ = _kind(_field(schema, column.name, "data"), "data")
+    field = _field(schema, column.name, "data")
     source = F.col(quoted(column.name))
-    if kind == "vector":
-        # vector_to_array throws on null, which would hide the name and the count.
-        return F.when(source.isNotNull(), vector_to_array(source, "float32"))
-    if kind == "binary":
-        return source
-    if kind == "array":
-        return source.cast(f"array<{_SQL_TYPES[column.dtype]}>")
-    return source.cast("double" if column.num_classes is not None else _SQL_TYPES[column.dtype])
+    if column.nested:
+        source, element = _flat_expression(source, field.dataType, column.shape)
+    else:
+        kind, _ = _kind(field, "data")
+        if kind == "vector":
+            width = "float64" if is_whole(column.dtype) or _is_double(column) else "float32"
+            # vector_to_array throws on null, which would hide the name and the count.
+            return F.when(source.isNotNull(), vector_to_array(source, width))
+        if kind == "binary":
+            return source
+        if kind == "scalar":
+            return source.cast(_sent(field.dataType, column))
+        element = field.dataType.elementType  # type: ignore[attr-defined]
+    return source.cast(T.ArrayType(_sent(element, column)))
+
+
+def _sent(element: T.DataType, column: TensorColumn) -> T.DataType:
+    """Type in which numbers go to Python."""
+    if column.num_classes is not None or _is_double(column):
+        return T.DoubleType()
+    if not is_whole(column.dtype):
+        return T.FloatType()
+    return T.ByteType() if isinstance(element, T.BooleanType) else element
+
+
+def _is_double(column: TensorColumn) -> bool:
+    return column.dtype == "float64"
+
+
+def _flattened_field(field: T.StructField, shape: tuple[int, ...]) -> tuple[T.StructField, bool]:
+    """The field as if its arrays of arrays were flat, and whether they are not."""
+    depth, element = _nesting(field.dataType)
+    if depth < 2:
+        return field, False
+    if depth != len(shape) and (depth > len(shape) or any(e != 1 for e in shape[depth:])):
+        raise ConfigurationError(
+            f"The feature column '{field.name}' holds arrays nested {depth} deep, the model "
+            f"expects shape {shape}. Arrays have to be nested as the shape is, or flat: "
+            f"functions.flatten('{field.name}') takes one level away."
+        )
+    return T.StructField(field.name, T.ArrayType(element), metadata=field.metadata), True
+
+
+def _nesting(kind: T.DataType) -> tuple[int, T.DataType]:
+    depth = 0
+    while isinstance(kind, T.ArrayType):
+        depth, kind = depth + 1, kind.elementType
+    return depth, kind
+
+
+def _flat_expression(
+    source: Column, kind: T.DataType, shape: tuple[int, ...]
+) -> tuple[Column, T.DataType]:
+    """Arrays of arrays as flat ones, empty where they are of another shape."""
+    from pyspark.sql import functions as F
+
+    depth, element = _nesting(kind)
+    flat = source
+    for _ in range(depth - 1):
+        flat = F.flatten(flat)
+    other = F.array().cast(T.ArrayType(element))
+    shaped = F.when(_has_shape(source, shape[:depth]), flat).otherwise(other)
+    return F.when(source.isNotNull(), shaped), element
+
+
+def _has_shape(source: Column, shape: tuple[int, ...]) -> Column:
+    from pyspark.sql import functions as F
+
+    here = F.size(source) == shape[0]
+    if len(shape) == 1:
+        return here
+    return here & F.forall(source, lambda inner: _has_shape(inner, shape[1:]))
 
 
 def _field(schema: T.StructType, name: str, role: str) -> T.StructField:
@@ -226,7 +310,7 @@ def _kind(field: T.StructField, role: str) -> tuple[Kind, str]:
 
     found = field.dataType
     if isinstance(found, VectorUDT):
-        return "vector", "float32"
+        return "vector", "float64"
     if isinstance(found, T.BinaryType):
         return "binary", "uint8"
     if isinstance(found, T.ArrayType) and type(found.elementType) in _DTYPES:
@@ -234,7 +318,7 @@ def _kind(field: T.StructField, role: str) -> tuple[Kind, str]:
     if type(found) in _DTYPES:
         return "scalar", _DTYPES[type(found)]
     hint = ""
-    if isinstance(found, T.ArrayType) and isinstance(found.elementType, T.ArrayType):
+    if _nesting(found)[0] > 1:
         hint = f" Flatten nested arrays first: functions.flatten('{field.name}')."
     elif isinstance(found, T.StringType):
         hint = " Index and encode strings first: StringIndexer, OneHotEncoder, VectorAssembler."
@@ -255,8 +339,17 @@ def _check_width(field: T.StructField, kind: Kind, column: TensorColumn, role: s
         what = "one number" if kind == "scalar" else f"vectors of shape ({width},)"
         raise ConfigurationError(
             f"The {role} column '{column.name}' holds {what} per row, the model expects shape "
-            f"{column.shape}, which is {column.size} elements."
+            f"{column.shape}, which is {column.size} elements. {other_width(width, column, role)}"
         )
+
+
+def other_width(width: int, column: TensorColumn, role: str) -> str:
+    """Say what to write where every row has `width` elements and the network takes others."""
+    change = f"End the network with keras.layers.Dense({width})"
+    if role.startswith("feature"):
+        change = f"Start the network with keras.Input(({width},))"
+    elements = "element" if column.size == 1 else "elements"
+    return f"{change}, or give '{column.name}' {column.size} {elements} a row."
 
 
 def vector_width(field: T.StructField) -> int | None:

@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from spark_dlobd.data.cast import cast, cast_decimals
 from spark_dlobd.data.checks import INDICATOR, bit
-from spark_dlobd.data.storage_schema import STORED_NAMES, stored_type
-from spark_dlobd.training.job import ColumnSpec, TensorColumn
+from spark_dlobd.data.storage_schema import STORED_NAMES, is_number, stored_type
+from spark_dlobd.job.columns import ColumnSpec, TensorColumn
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
+
+    from spark_dlobd.data.cast import Marks
 
     Bits = NDArray[np.int64]
 
@@ -44,6 +47,20 @@ def encode_batches(
             yield _encoded(piece, columns)
 
 
+def decoded(stored: pa.Array, column: TensorColumn) -> NDArray[Any]:
+    """Tensors of shape ``(rows, *shape)`` of a stored column. Runs on each worker."""
+    import numpy as np
+    import pyarrow as pa
+
+    shape = (len(stored), *column.shape)
+    if not (pa.types.is_binary(stored.type) or pa.types.is_large_binary(stored.type)):
+        numbers: NDArray[Any] = stored.to_numpy(zero_copy_only=False)
+        return numbers.astype(column.dtype, copy=False).reshape(shape)
+    little = np.dtype(column.dtype).newbyteorder("<")
+    raw = np.frombuffer(b"".join(stored.to_pylist()), little)
+    return raw.astype(column.dtype, copy=False).reshape(shape)
+
+
 def _pieces(batch: pa.RecordBatch, columns: ColumnSpec) -> Iterator[pa.RecordBatch]:
     """Slices whose binary columns stay within Arrow's 32-bit offsets."""
     pieces = 1 + max(batch.nbytes, batch.num_rows * columns.features.size) // _MAX_BATCH_BYTES
@@ -53,12 +70,46 @@ def _pieces(batch: pa.RecordBatch, columns: ColumnSpec) -> Iterator[pa.RecordBat
 
 
 @dataclass
-class _Column:
-    """A stored column and what was found while making it."""
+class EncodedColumn:
+    """Elements of a column as the type they are stored in, and what was found meanwhile.
 
-    array: pa.Array
+    Attributes
+    ----------
+    values : ndarray of shape (elements,)
+        Of all rows, one after the other.
+    offsets : ndarray of int of shape (rows + 1,)
+        Where each row begins and the last one ends in `values`.
+    reasons : ndarray of int64 of shape (rows,)
+        Bits of what is wrong with each row (`spark_dlobd.data.checks.bit`).
+    seen : dict of str to pyarrow.Array
+        Lengths and labels that do not fit.
+    """
+
+    values: NDArray[Any]
+    offsets: NDArray[Any]
     reasons: Bits
     seen: dict[str, pa.Array] = field(default_factory=dict)
+
+    def stored(self, column: TensorColumn) -> pa.Array:
+        """Array as it is written."""
+        import numpy as np
+
+        if not is_number(column):
+            return _raw(np.multiply(self.offsets, self.values.dtype.itemsize), self.values)
+        padded = np.append(self.values, self.values.dtype.type(0))
+        return _stored_number(padded[self.offsets[:-1]], column)
+
+    def tensors(self, column: TensorColumn) -> NDArray[Any]:
+        """Rows as an array of shape ``(rows, *shape)``, zeros where one is not valid."""
+        import numpy as np
+
+        rows, good = len(self.reasons), self.reasons == 0
+        if good.all():
+            return self.values.reshape(rows, *column.shape)
+        result = np.zeros((rows, column.size), self.values.dtype)
+        lengths = np.diff(self.offsets)
+        result[good] = self.values[np.repeat(good, lengths)].reshape(-1, column.size)
+        return result.reshape(rows, *column.shape)
 
 
 def _encoded(batch: pa.RecordBatch, columns: ColumnSpec) -> pa.RecordBatch:
@@ -70,16 +121,17 @@ def _encoded(batch: pa.RecordBatch, columns: ColumnSpec) -> pa.RecordBatch:
     reasons = np.zeros(rows, np.int64)
     seen: dict[str, pa.Array] = {}
     for index, (name, column) in enumerate(zip(STORED_NAMES, columns.all, strict=False)):
-        made = _column(batch.column(index), column, index)
+        made = encode_column(batch.column(index), column, index)
         names.append(name)
-        arrays.append(made.array)
+        arrays.append(made.stored(column))
         reasons |= made.reasons
         seen.update({f"{key}": value for key, value in made.seen.items()})
     if VALIDATION in batch.schema.names:
         split = batch.column(batch.schema.get_field_index(VALIDATION))
-        reasons |= _flag(_nulls(split), INDICATOR, "null")
+        given = _filled(split)
+        reasons |= _flag(_nulls(split), INDICATOR, "null") | _flag(given < 0, INDICATOR, "range")
         names.append(VALIDATION)
-        arrays.append(split)
+        arrays.append(pa.array(given == 1))
     none = {"length_features": pa.int32(), "length_label": pa.int32(), "bad_label": pa.float64()}
     names += [REASON, *none]
     arrays.append(pa.array(reasons))
@@ -87,7 +139,18 @@ def _encoded(batch: pa.RecordBatch, columns: ColumnSpec) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, names=names)
 
 
-def _column(source: pa.Array, column: TensorColumn, index: int) -> _Column:
+def encode_column(source: pa.Array, column: TensorColumn, index: int) -> EncodedColumn:
+    """Cast and check one column; what training and scoring do alike. Runs on each worker.
+
+    Parameters
+    ----------
+    source : pyarrow.Array
+        What `spark_dlobd.data.columns.expression` gives: numbers, lists of numbers, bytes.
+    column : TensorColumn
+        What they are to be.
+    index : int
+        Its place among features, label and weight.
+    """
     import pyarrow as pa
 
     if column.num_classes is not None:
@@ -99,41 +162,36 @@ def _column(source: pa.Array, column: TensorColumn, index: int) -> _Column:
     return _number(source, column, index)
 
 
-def _number(source: pa.Array, column: TensorColumn, index: int) -> _Column:
+def _number(source: pa.Array, column: TensorColumn, index: int) -> EncodedColumn:
     """A feature, a regression label or a weight of one element."""
     import numpy as np
 
     nulls = _nulls(source)
-    values = _filled(source)
-    reasons = _flag(nulls, index, "null")
-    if values.dtype.kind == "f":
-        reasons |= _flag(~np.isfinite(values) & ~nulls, index, "not_finite")
-        if STORED_NAMES[index] == "weight":
-            reasons |= _flag((values < 0) & ~nulls, index, "negative")
-    return _Column(_stored_number(values, column), reasons)
+    values, marks = _cast(source, column)
+    reasons = _flag(nulls, index, "null") | _flags(marks, ~nulls, index)
+    if STORED_NAMES[index] == "weight":
+        reasons |= _flag((values < 0) & ~nulls, index, "negative")
+    return EncodedColumn(values, np.arange(len(values) + 1), reasons)
 
 
-def _class_label(source: pa.Array, column: TensorColumn, index: int) -> _Column:
+def _class_label(source: pa.Array, column: TensorColumn, index: int) -> EncodedColumn:
     import numpy as np
     import pyarrow as pa
 
     nulls = _nulls(source)
     values = _filled(source)
-    finite = np.isfinite(values)
-    whole = finite & (np.where(finite, values, 0) % 1 == 0)
-    outside = whole & ((values < 0) | (values >= (column.num_classes or 0)))
+    classes, marks = cast(values, column.dtype)
+    outside = (classes < 0) | (classes >= (column.num_classes or 0))
+    outside |= marks.pop("range", np.zeros(len(values), bool))
     reasons = (
-        _flag(nulls, index, "null")
-        | _flag(~finite & ~nulls, index, "not_finite")
-        | _flag(finite & ~whole, index, "not_integer")
-        | _flag(outside, index, "range")
+        _flag(nulls, index, "null") | _flags(marks, ~nulls, index) | _flag(outside, index, "range")
     )
-    classes = np.where(whole & ~outside, values, 0)
     seen = pa.array(values, pa.float64(), mask=~outside)
-    return _Column(_stored_number(classes, column), reasons, {"bad_label": seen})
+    offsets = np.arange(len(values) + 1)
+    return EncodedColumn(np.where(outside, 0, classes), offsets, reasons, {"bad_label": seen})
 
 
-def _list(source: pa.Array, column: TensorColumn, index: int) -> _Column:
+def _list(source: pa.Array, column: TensorColumn, index: int) -> EncodedColumn:
     """An array or vector: its Arrow values are the bytes of the tensors already."""
     import numpy as np
     import pyarrow as pa
@@ -145,25 +203,18 @@ def _list(source: pa.Array, column: TensorColumn, index: int) -> _Column:
     first, last = int(offsets[0]), int(offsets[-1])
     child = source.values.slice(first, last - first)
     offsets = np.subtract(offsets, first)
-    made = _checked_rows(source, offsets, np.diff(offsets), column, index)
+    values, marks = _cast(child, column)
+    reasons, seen = _checked_lengths(source, offsets, column, index)
+    present = np.ones(len(child), bool)
     if child.null_count:
-        made.reasons |= _flag(_rows_with(_nulls(child), offsets), index, "null_element")
-    values = _filled(child).astype(column.dtype, copy=False)
-    if values.dtype.kind == "f":
-        bad = ~np.isfinite(values)
-        if bad.any():
-            if child.null_count:
-                bad &= ~_nulls(child)
-            made.reasons |= _flag(_rows_with(bad, offsets), index, "not_finite")
-    if column.size == 1:
-        padded = np.append(values, values.dtype.type(0))
-        made.array = _stored_number(padded[offsets[:-1]], column)
-    else:
-        made.array = _raw(np.multiply(offsets, values.dtype.itemsize), values)
-    return made
+        present = ~_nulls(child)
+        reasons |= _flag(_rows_with(~present, offsets), index, "null_element")
+    for problem, elements in marks.items():
+        reasons |= _flag(_rows_with(elements & present, offsets), index, problem)
+    return EncodedColumn(values, offsets, reasons, seen)
 
 
-def _binary(source: pa.Array, column: TensorColumn, index: int) -> _Column:
+def _binary(source: pa.Array, column: TensorColumn, index: int) -> EncodedColumn:
     import numpy as np
     import pyarrow as pa
 
@@ -171,25 +222,45 @@ def _binary(source: pa.Array, column: TensorColumn, index: int) -> _Column:
     offsets = np.frombuffer(source.buffers()[1], np.int32)[
         source.offset : source.offset + len(source) + 1
     ]
-    made = _checked_rows(source, offsets, np.diff(offsets), column, index)
-    if column.size == 1:
-        data = np.frombuffer(source.buffers()[2] or b"", np.uint8)
-        made.array = _stored_number(np.append(data, np.uint8(0))[offsets[:-1]], column)
-    else:
-        made.array = source
-    return made
+    data = np.frombuffer(source.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
+    offsets = np.subtract(offsets, offsets[0])
+    values, marks = cast(data, column.dtype)
+    reasons, seen = _checked_lengths(source, offsets, column, index)
+    for problem, elements in marks.items():
+        reasons |= _flag(_rows_with(elements, offsets), index, problem)
+    return EncodedColumn(values, offsets, reasons, seen)
 
 
-def _checked_rows(
-    source: pa.Array, offsets: NDArray[Any], lengths: NDArray[Any], column: TensorColumn, index: int
-) -> _Column:
+def _checked_lengths(
+    source: pa.Array, offsets: NDArray[Any], column: TensorColumn, index: int
+) -> tuple[Bits, dict[str, pa.Array]]:
+    import numpy as np
     import pyarrow as pa
 
-    nulls = _nulls(source)
+    nulls, lengths = _nulls(source), np.diff(offsets)
     wrong = (lengths != column.size) & ~nulls
-    reasons = _flag(nulls, index, "null") | _flag(wrong, index, "length")
+    problem = "shape" if column.nested else "length"
+    reasons = _flag(nulls, index, "null") | _flag(wrong, index, problem)
     seen = pa.array(lengths, pa.int32(), mask=~wrong)
-    return _Column(source, reasons, {f"length_{STORED_NAMES[index]}": seen})
+    return reasons, {f"length_{STORED_NAMES[index]}": seen}
+
+
+def _cast(source: pa.Array, column: TensorColumn) -> tuple[NDArray[Any], Marks]:
+    """Numbers as the stored type, 0 for null."""
+    import pyarrow as pa
+
+    if pa.types.is_decimal(source.type):
+        return cast_decimals(source, column.dtype)
+    return cast(_filled(source), column.dtype)
+
+
+def _flags(marks: Marks, present: NDArray[np.bool_], index: int) -> Bits:
+    import numpy as np
+
+    reasons = np.zeros(len(present), np.int64)
+    for problem, rows in marks.items():
+        reasons |= _flag(rows & present, index, problem)
+    return reasons
 
 
 def _flag(rows: NDArray[np.bool_], index: int, problem: str) -> Bits:
@@ -226,8 +297,7 @@ def _stored_number(values: NDArray[Any], column: TensorColumn) -> pa.Array:
     import numpy as np
     import pyarrow as pa
 
-    stored = np.int16 if column.dtype == "uint8" else np.dtype(column.dtype)
-    return pa.array(values.astype(column.dtype, copy=False).astype(stored, copy=False))
+    return pa.array(values.astype(np.int16) if column.dtype == "uint8" else values)
 
 
 def _raw(offsets: NDArray[Any], values: NDArray[Any]) -> pa.Array:
@@ -236,5 +306,5 @@ def _raw(offsets: NDArray[Any], values: NDArray[Any]) -> pa.Array:
     import pyarrow as pa
 
     little = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False))
-    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(little)]
+    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(little.view(np.uint8))]
     return pa.Array.from_buffers(pa.binary(), len(offsets) - 1, buffers)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from spark_dlobd.python_worker import keep_memory
-from spark_dlobd.training.job import TensorColumn
+from spark_dlobd.job.columns import TensorColumn
+from spark_dlobd.processes.python_worker import keep_memory
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from spark_dlobd.data.reader import Block
+    from spark_dlobd.data.block import Block
 
 _STEPS_AHEAD = 4
 

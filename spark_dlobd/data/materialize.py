@@ -5,67 +5,35 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.data.checks import all_checks, invalid_rows_error
 from spark_dlobd.data.columns import check_indicator, check_roles, quoted, tensor_expressions
-from spark_dlobd.data.dataset import DatasetRef, RowGroup, Split
 from spark_dlobd.data.encode import REASON, VALIDATION, encode_batches, encoded_schema
 from spark_dlobd.data.rebalance import rebalance
+from spark_dlobd.data.request import ROW_GROUP_BYTES, Request
+from spark_dlobd.data.row_groups import usable_reader
 from spark_dlobd.data.split import ValidationSplit
 from spark_dlobd.data.storage import CacheDirectory, count_rows
 from spark_dlobd.data.storage_schema import STORED_NAMES
-from spark_dlobd.errors import ConfigurationError, DataError, TrainingTimeoutError
+from spark_dlobd.errors import DataError, TrainingTimeoutError
+from spark_dlobd.job.columns import ColumnSpec, InvalidRows
+from spark_dlobd.job.dataset import DatasetRef, ReaderName, RowGroup
+from spark_dlobd.processes.worker_interpreter import installed_version, known_error, run_checked
 from spark_dlobd.spark import spark_context
-from spark_dlobd.training.job import ColumnSpec, InvalidRows
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import Column, DataFrame, Observation, Row
 
 __all__ = ["ROW_GROUP_BYTES", "ValidationSplit", "materialize", "reuse_data"]
 
-ROW_GROUP_BYTES = 16 * 2**20
 _METRICS_TIMEOUT_S = 60.0
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is to be written; equal requests on equal rows give equal data."""
-
-    columns: ColumnSpec
-    cache_dir: str | None
-    validation: ValidationSplit | None
-    handle_invalid: InvalidRows
-    row_group_bytes: int
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.handle_invalid not in ("error", "skip"):
-            raise ConfigurationError(
-                f"handleInvalid must be 'error' or 'skip'. Got {self.handle_invalid!r}."
-            )
-        if self.row_group_bytes < 1:
-            raise ConfigurationError(
-                f"row_group_bytes must be an int in [1, inf). Got {self.row_group_bytes}."
-            )
-
-    @property
-    def indicator(self) -> str | None:
-        """Column that marks validation rows."""
-        return None if self.validation is None else self.validation.indicator
-
-    @property
-    def rows_per_file(self) -> int:
-        """Rows of about `row_group_bytes`."""
-        import numpy as np
-
-        sizes = [np.dtype(column.dtype).itemsize * column.size for column in self.columns.all]
-        return max(1, self.row_group_bytes // (sum(sizes) + 4 * len(sizes)))
 
 
 @contextmanager
@@ -78,6 +46,7 @@ def materialize(
     validation: ValidationSplit | None = None,
     handle_invalid: InvalidRows = "error",
     row_group_bytes: int = ROW_GROUP_BYTES,
+    reader: ReaderName | None = None,
 ) -> Iterator[DatasetRef]:
     """Write the rows of a DataFrame as tensors and remove them at the end.
 
@@ -95,7 +64,7 @@ def materialize(
         Path or URL that driver and executors share; a unique directory is made in
         it. Default on local masters: the temporary directory.
     world_size : int, default 1
-        Workers that will read; each split has at least one file for each.
+        Workers that will read; each split has at least one file for each, or for each row.
     validation : ValidationSplit, optional
         Which rows are for validation. Default: none.
     handle_invalid : {"error", "skip"}, default "error"
@@ -103,6 +72,8 @@ def materialize(
         end the fit or are left out.
     row_group_bytes : int, default 16 MiB
         Wanted size of one file, in bytes.
+    reader : {"petastorm", "pyarrow"}, optional
+        How workers are to read the files. Default is petastorm where the driver can use it.
 
     Yields
     ------
@@ -113,8 +84,13 @@ def materialize(
     ------
     ConfigurationError
         A setting is wrong, or `cache_dir` is missing on a cluster.
+    MissingDependencyError
+        The `reader` that is asked for cannot be used.
     DataError
-        Rows are not valid, or a split has none or fewer than `world_size`.
+        Rows are not valid, there are fewer to train on than `world_size`, or a fraction
+        leaves none to validate with. With an indicator there may be none.
+    PersistenceError
+        The rows cannot be written, e.g. because a disk is full.
 
     Examples
     --------
@@ -125,9 +101,17 @@ def materialize(
     >>> with materialize(df, spec, world_size=2) as data:  # doctest: +SKIP
     ...     plan = ShardPlan.of(data.train, world_size=2, batch_size=128, seed=1)
     """
+    reading = usable_reader(reader)
+    request = Request(columns, cache_dir, validation, handle_invalid, row_group_bytes)
+    with materialized(df, request, world_size) as data:
+        yield replace(data, reader=reading)
+
+
+@contextmanager
+def materialized(df: DataFrame, request: Request, world_size: int) -> Iterator[DatasetRef]:
+    """Do as `materialize`, for whoever has put his wishes together already."""
     from spark_dlobd.data.reuse import current_scope
 
-    request = Request(columns, cache_dir, validation, handle_invalid, row_group_bytes)
     _check_columns(df, request)
     scope = current_scope()
     if scope is not None:
@@ -149,8 +133,11 @@ def reuse_data() -> Iterator[None]:
 
     Runs on the driver. A later fit on the same rows and columns reads the files of
     the first, whatever thread it runs in. Rows are the same if Spark says that the
-    plans are, or else if one aggregation over them gives the same content. Files
-    are removed when the outermost scope ends; sources must not change before.
+    plans are and the files behind them have the same paths, lengths and times, or else
+    if one aggregation over them gives the same content; rows that come from elsewhere
+    than files, e.g. a database, are always compared by content. So sources may change
+    in between: what was overwritten or appended to is written anew. Files are removed
+    when the outermost scope ends.
 
     Examples
     --------
@@ -201,11 +188,49 @@ def first_rows(
     """
     from pyspark.sql import Observation
 
-    request = Request(columns, None, None, handle_invalid, ROW_GROUP_BYTES)
+    request = Request(columns, None, None, handle_invalid)
     observation = Observation()
     rows = _checked_rows(df.limit(count), request, observation)
     with _cancelled_on_error(df):
         found = rows.collect()
+    _judged(_metrics(observation), request)
+    return found
+
+
+def map_valid_rows(
+    df: DataFrame,
+    columns: ColumnSpec,
+    handle_invalid: InvalidRows,
+    function: Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]],
+    schema: str,
+) -> list[Row]:
+    """Map all rows that a fit would train on, as they would be written. Runs on the driver.
+
+    Parameters
+    ----------
+    df : pyspark.sql.DataFrame
+        The rows.
+    columns : ColumnSpec
+        What is read.
+    handle_invalid : {"error", "skip"}
+        Whether rows that cannot be used end it or are left out.
+    function : callable
+        Runs on each worker, once a task, on batches of the stored columns.
+    schema : str
+        Of what it returns; a few rows a task.
+
+    Raises
+    ------
+    DataError
+        If rows are not valid, or there are none.
+    """
+    from pyspark.sql import Observation
+
+    request = Request(columns, None, None, handle_invalid)
+    observation = Observation()
+    rows = _checked_rows(df, request, observation)
+    with _cancelled_on_error(df):
+        found = rows.mapInArrow(function, schema).collect()
     _judged(_metrics(observation), request)
     return found
 
@@ -215,7 +240,7 @@ def count_split(df: DataFrame, validation: ValidationSplit | None) -> tuple[int,
     from pyspark.sql import functions as F
 
     split = _split_expression(validation)
-    held = F.lit(0) if split is None else F.count_if(split)
+    held = F.lit(0) if split is None else F.count_if(split == 1)
     with _cancelled_on_error(df):
         total, held_rows = df.agg(F.count(F.lit(1)), held).collect()[0]
     return int(total - held_rows), int(held_rows)
@@ -228,7 +253,7 @@ def _write(
 
     observation = Observation()
     rows = _checked_rows(df, request, observation)
-    with _cancelled_on_error(df):
+    with directory.writing(), _cancelled_on_error(df):
         _write_parquet(rows, request, directory)
     metrics = _metrics(observation)
     bad = _judged(metrics, request)
@@ -243,8 +268,10 @@ def _write(
     validation = [group for group in groups if f"/{VALIDATION}=true/" in group.url]
     train = [group for group in groups if f"/{VALIDATION}=true/" not in group.url]
     sizes = dict(files)
-    train_files = _rebalanced(train, sizes, request, world_size)
-    validation_files = _rebalanced(validation, sizes, request, world_size)
+    with directory.writing():
+        train_files = _rebalanced(train, sizes, request, world_size)
+        validation_files = _rebalanced(validation, sizes, request, world_size)
+        directory.protect()
     return DatasetRef(
         root=directory.url,
         columns=request.columns,
@@ -265,7 +292,11 @@ def _checked_rows(df: DataFrame, request: Request, observation: Observation) -> 
         expressions.append(split.alias(VALIDATION))
         stored.append(VALIDATION)
     encoded = df.select(*expressions).mapInArrow(
-        partial(encode_batches, columns=request.columns),
+        partial(
+            run_checked,
+            function=partial(encode_batches, columns=request.columns),
+            version=installed_version(),
+        ),
         encoded_schema(request.columns, split is not None),
     )
     observed = encoded.observe(observation, *_counts(request))
@@ -273,13 +304,17 @@ def _checked_rows(df: DataFrame, request: Request, observation: Observation) -> 
 
 
 def _split_expression(validation: ValidationSplit | None) -> Column | None:
+    """1 for validation, 0 for training, null for null, -1 for what is neither."""
     from pyspark.sql import functions as F
 
     if validation is None:
         return None
     if validation.indicator is not None:
-        return F.col(quoted(validation.indicator))
-    return F.rand(validation.seed) < F.lit(validation.fraction)
+        given = F.col(quoted(validation.indicator)).cast("double")
+        found = F.when(given.isin(0.0, 1.0), given).when(given.isNotNull(), -1)
+    else:
+        found = F.when(F.rand(validation.seed) < F.lit(validation.fraction), 1).otherwise(0)
+    return found.cast("tinyint")
 
 
 def _counts(request: Request) -> list[Column]:
@@ -316,14 +351,19 @@ def _write_parquet(rows: DataFrame, request: Request, directory: CacheDirectory)
 
 @contextmanager
 def _cancelled_on_error(df: DataFrame) -> Iterator[None]:
-    """Cancel the jobs started inside if the block ends with an exception, Ctrl-C included."""
+    """Cancel the jobs started inside if the block ends with an exception, Ctrl-C included.
+
+    What a worker raised becomes one of our errors where it is one.
+    """
     context = spark_context(df.sparkSession)
     tag = f"spark-dlobd-{uuid.uuid4().hex}"
     context.addJobTag(tag)
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         context.cancelJobsWithTag(tag)
+        if known := known_error(error, context):
+            raise known from error
         raise
     finally:
         context.removeJobTag(tag)
@@ -349,7 +389,7 @@ def _judged(metrics: Mapping[str, Any], request: Request) -> int:
     """Number of rows that are left out; raise if there should be none or nothing is left."""
     total, bad = int(metrics["rows"]), int(metrics["bad"])
     if total == 0:
-        raise DataError("The DataFrame has no rows. Expected at least one to train on.")
+        raise DataError("The DataFrame has no rows. Expected at least one.")
     if bad == 0:
         return 0
     checks = all_checks(request.columns, request.indicator)
@@ -370,19 +410,37 @@ def _rebalanced(
 
 
 def _check_sizes(data: DatasetRef, request: Request, world_size: int) -> None:
-    splits: tuple[Split, ...] = ("train", "validation") if request.validation else ("train",)
-    for split in splits:
-        rows = data.rows(split)
-        if rows == 0:
-            raise DataError(
-                f"The {split} split has no rows, expected at least {world_size}: "
-                f"{_split_hint(request)}"
-            )
-        if rows < world_size:
-            raise DataError(
-                f"The {split} split has {rows} rows for {world_size} workers, expected at least "
-                f"one each: use at most {rows} workers or more data."
-            )
+    """Raise unless each worker has a row to train on; it needs none to validate with."""
+    rows = data.rows("train")
+    if rows == 0:
+        raise DataError(
+            f"The train split has no rows, expected at least {world_size}: {_split_hint(request)}"
+        )
+    if rows < world_size:
+        raise DataError(
+            f"The train split has {rows} rows for {world_size} workers, expected at least one "
+            f"each: use at most {rows} workers or more data."
+        )
+    split = request.validation
+    if split is not None and split.indicator is None and not data.validation:
+        raise DataError(
+            f"The validation split has no rows, expected at least 1: {_split_hint(request)}"
+        )
+
+
+def missing_validation(data: DatasetRef, validation: ValidationSplit | None) -> str | None:
+    """What to warn of where validation was asked for and there are no rows for it."""
+    if validation is None or data.validation:
+        return None
+    return (
+        f"There are no validation rows, so this fit trains without validation: "
+        f"{nowhere_true(data, validation)} There will be no metrics that begin with val_."
+    )
+
+
+def nowhere_true(data: DatasetRef, validation: ValidationSplit) -> str:
+    """Why there are no validation rows."""
+    return f"'{validation.indicator}' is true in none of the {data.rows('train')} rows."
 
 
 def _split_hint(request: Request) -> str:

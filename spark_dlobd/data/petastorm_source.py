@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-from spark_dlobd.data.dataset import RowGroup
-from spark_dlobd.errors import TrainingError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def read_row_groups(
-    groups: Sequence[RowGroup], columns: Sequence[str]
-) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """Yield the columns of each row group, in the order of `groups`.
-
-    Runs on each worker. Binary columns come as uint8 of shape ``(rows, bytes)``, views
-    of Arrow's memory, numeric ones as arrays of their own type. Only files that
-    `materialize` wrote may be given: petastorm unpickles metadata of foreign ones.
-
-    Raises
-    ------
-    TrainingError
-        A file holds another number of rows than `groups` says, or tensors of unequal size.
-    """
-    with _opened([group.url for group in groups], columns) as reader:
-        read = 0
-        for table in reader:
-            _check_rows(groups, read, table.num_rows)
-            yield {name: _as_array(table.column(name), groups[read].url) for name in columns}
-            read += 1
-    if read != len(groups):
-        raise TrainingError(
-            f"petastorm gave {read} row groups of {len(groups)}. Missing from "
-            f"{groups[read].url} on: the cache was changed while it was read."
-        )
+def tables(urls: list[str], columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield the row group of each file, in order. Runs on each worker."""
+    with _opened(urls, columns) as reader:
+        yield from reader
 
 
 @contextmanager
@@ -86,29 +59,6 @@ class _ArrowResults:
             raise StopIteration from None
 
 
-def _as_array(column: pa.ChunkedArray, url: str) -> NDArray[Any]:
-    """Rows of a column: a matrix of bytes where it is binary, else a vector of numbers."""
-    import pyarrow as pa
-
-    if not pa.types.is_binary(column.type):
-        return np.asarray(column.to_numpy())
-    matrices = [_as_bytes(chunk, url) for chunk in column.chunks]
-    return matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
-
-
-def _as_bytes(rows: pa.BinaryArray, url: str) -> NDArray[np.uint8]:
-    """View binary values of one size as ``(rows, bytes)``."""
-    _, stops, values = rows.buffers()
-    offsets = np.frombuffer(stops, np.int32)[rows.offset :][: len(rows) + 1]
-    sizes = np.diff(offsets)
-    if rows.null_count or sizes.min() != sizes.max():
-        raise TrainingError(
-            f"{url} holds tensors of {sizes.min()} to {sizes.max()} bytes, {rows.null_count} of "
-            f"them null, expected one size and no null: the cache was changed while it was read."
-        )
-    return np.frombuffer(values, np.uint8)[offsets[0] : offsets[-1]].reshape(len(rows), -1)
-
-
 def silence_petastorm() -> None:
     """Ignore deprecations of pyarrow that petastorm's own lines provoke.
 
@@ -117,13 +67,3 @@ def silence_petastorm() -> None:
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
     warnings.filterwarnings("ignore", category=ResourceWarning, module=r"petastorm\.")
-
-
-def _check_rows(groups: Sequence[RowGroup], index: int, rows: int) -> None:
-    if index >= len(groups):
-        raise TrainingError(f"petastorm gave more row groups than the {len(groups)} asked for.")
-    if rows != groups[index].rows:
-        raise TrainingError(
-            f"{groups[index].url} gave {rows} rows, its footer said {groups[index].rows} when the "
-            f"data was written: the cache was changed while it was read."
-        )

@@ -3,61 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spark_dlobd.data.dataset import DatasetRef, RowGroup, Split
-from spark_dlobd.data.petastorm_source import read_row_groups
-from spark_dlobd.data.plan import RowRange, ShardPlan
+from spark_dlobd.data.block import Block
 from spark_dlobd.data.prefetch import read_ahead
+from spark_dlobd.data.row_groups import ReadRowGroups, row_group_reader
 from spark_dlobd.data.storage_schema import STORED_NAMES
 from spark_dlobd.data.window import Columns, Window
 from spark_dlobd.errors import ConfigurationError, TrainingError
-from spark_dlobd.training.job import TensorColumn
+from spark_dlobd.job.columns import TensorColumn, numpy_dtype
+from spark_dlobd.job.dataset import DatasetRef, Split
+from spark_dlobd.job.plan import RowRange, ShardPlan
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-ReadRowGroups = Callable[[Sequence[RowGroup], Sequence[str]], Iterator[Mapping[str, NDArray[Any]]]]
 SHUFFLE_WINDOW_BYTES = 64 * 2**20
 BLOCK_BYTES = 8 * 2**20
-
-
-@dataclass(frozen=True)
-class Block:
-    """Rows of whole steps.
-
-    Attributes
-    ----------
-    features : numpy.ndarray
-        Shape ``(rows, *shape)`` in the stored dtype.
-    label : numpy.ndarray
-        Shape ``(rows, *label_shape)``.
-    weight : numpy.ndarray or None
-        Shape ``(rows,)``, float32.
-    steps : int
-        Number of steps; each has ``rows / steps`` rows.
-    """
-
-    features: NDArray[Any]
-    label: NDArray[Any]
-    weight: NDArray[Any] | None
-    steps: int
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return len(self.label)
-
-    @property
-    def arrays(self) -> Columns:
-        """Features, label and, where there is one, weight."""
-        columns = (self.features, self.label)
-        return columns if self.weight is None else (*columns, self.weight)
 
 
 class ShardReader:
@@ -80,8 +46,8 @@ class ShardReader:
         Rows are shuffled among at least this many bytes of neighbouring row groups.
     block_bytes : int, default 8 MiB
         Wanted size of one block.
-    read : callable, default `read_row_groups`
-        Gives the columns of row groups.
+    read : callable, optional
+        Gives the columns of row groups. Default is the reader that `data` names.
 
     Attributes
     ----------
@@ -118,7 +84,7 @@ class ShardReader:
         *,
         window_bytes: int = SHUFFLE_WINDOW_BYTES,
         block_bytes: int = BLOCK_BYTES,
-        read: ReadRowGroups = read_row_groups,
+        read: ReadRowGroups | None = None,
     ) -> None:
         self.epoch = 0
         self.rows_read = 0
@@ -128,8 +94,8 @@ class ShardReader:
         self._columns = data.columns.all
         self._plan = plan
         self._rank = rank
-        self._read = read
-        row_bytes = sum(np.dtype(column.dtype).itemsize * column.size for column in self._columns)
+        self._read = read or row_group_reader(data.reader)
+        row_bytes = sum(column.row_bytes for column in self._columns)
         self._window_rows = max(1, window_bytes // row_bytes)
         self._block_rows = max(1, block_bytes // row_bytes)
         self._local_sizes = plan.local_batch_sizes(rank)
@@ -208,6 +174,8 @@ class ShardReader:
         self.seconds_reading += time.perf_counter() - started
 
     def _produce(self, epoch: int) -> Iterator[Block]:
+        if not self._local_sizes:
+            return  # an idle rank
         full = self._local_sizes[0]
         steps_left = len(self._local_sizes) - 1
         generator = self._plan.row_generator(epoch, self._rank) if self._plan.shuffle else None
@@ -271,7 +239,7 @@ def _ordered(pieces: list[Columns], generator: np.random.Generator | None) -> Wi
 
 
 def _check_width(name: str, stored: NDArray[Any], column: TensorColumn) -> None:
-    wanted = column.size * np.dtype(column.dtype).itemsize
+    wanted = column.row_bytes
     if stored.ndim == 2 and stored.shape[1] != wanted:
         raise TrainingError(
             f"The cache has {name} of {stored.shape[1]} bytes a row, expected {wanted} for "
@@ -282,7 +250,7 @@ def _check_width(name: str, stored: NDArray[Any], column: TensorColumn) -> None:
 def _decoded(stored: NDArray[Any], column: TensorColumn) -> NDArray[Any]:
     """Tensors ``(rows, *shape)`` of a stored column; bytes are seen as numbers where they are."""
     shape = (len(stored), *column.shape)
-    if stored.ndim == 1:
-        return stored.astype(column.dtype, copy=False).reshape(shape)
-    little = np.dtype(column.dtype).newbyteorder("<")
-    return stored.view(little).astype(column.dtype, copy=False).reshape(shape)
+    dtype = numpy_dtype(column.dtype)
+    if stored.ndim == 2:
+        stored = stored.view(dtype.newbyteorder("<"))
+    return stored.astype(dtype, copy=False).reshape(shape)

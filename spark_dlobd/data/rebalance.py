@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from spark_dlobd.data.dataset import RowGroup
 from spark_dlobd.data.storage import arrow_file_system
+from spark_dlobd.job.dataset import RowGroup
 
 _LARGEST_BYTES = 256 * 2**20
 

@@ -8,12 +8,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from spark_dlobd.data.dataset import DatasetRef
+from spark_dlobd.data.sources import Sources, sources_of
+from spark_dlobd.job.dataset import DatasetRef
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from spark_dlobd.data.materialize import Request
+    from spark_dlobd.data.request import Request
     from spark_dlobd.data.storage import CacheDirectory
 
     Write = Callable[[DataFrame, Request], tuple[CacheDirectory, DatasetRef]]
@@ -21,10 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Entry:
-    """Data of one DataFrame and request, written by the first who asks."""
+    """Data of one DataFrame and request, written by the first who asks.
+
+    `sources` and `content` are from before the write: what changes during it is noticed.
+    """
 
     df: DataFrame
     request: Request
+    sources: Sources
     lock: threading.Lock = field(default_factory=threading.Lock)
     data: DatasetRef | None = None
     content: tuple[int, str] | None = None
@@ -51,20 +56,22 @@ class Scope:
 
     def _entry(self, df: DataFrame, request: Request) -> _Entry:
         with self._lookup:
+            sources = sources_of(df)
             same = [entry for entry in self._entries if entry.request == request]
             for entry in same:
-                if entry.df.semanticHash() == df.semanticHash() and entry.df.sameSemantics(df):
+                if sources.watched and entry.sources == sources and _same_plan(entry.df, df):
                     return entry
-            new = _Entry(df, request)
-            if same:
+            new = _Entry(df, request, sources)
+            if same or not sources.watched:
                 # Feature transformers make a new function in every transform, so plans
-                # of equal content differ; one aggregation is cheaper than a write.
+                # of equal content differ; one aggregation is cheaper than a write. And of
+                # what cannot be watched only the content tells whether it is still the same.
                 new.content = _content(df, request)
-                for entry in same:
-                    if entry.content is None:
-                        entry.content = _content(entry.df, request)
-                    if entry.content == new.content:
-                        return entry
+            for entry in same:
+                if entry.content is None and sources_of(entry.df) == entry.sources:
+                    entry.content = _content(entry.df, request)
+                if entry.content is not None and entry.content == new.content:
+                    return entry
             self._entries.append(new)
             return new
 
@@ -73,6 +80,11 @@ class Scope:
         with self._lookup:
             self._entries.clear()
             self._directories.close()
+
+
+def _same_plan(one: DataFrame, other: DataFrame) -> bool:
+    """Whether Spark finds two plans equal; it compares directories, not the files in them."""
+    return one.semanticHash() == other.semanticHash() and one.sameSemantics(other)
 
 
 def _content(df: DataFrame, request: Request) -> tuple[int, str]:

@@ -14,9 +14,9 @@ class ValidationSplit:
     Attributes
     ----------
     indicator : str or None
-        Boolean column, true for validation rows.
+        Boolean column, true for validation rows, or a number that is 1 for them and else 0.
     fraction : float or None
-        Share of the rows, in (0, 1).
+        Share of the rows, above 0 and below 1.
     seed : int
         Of the draw for `fraction`.
 
@@ -39,5 +39,5 @@ class ValidationSplit:
             )
         if self.fraction is not None and not 0 < self.fraction < 1:
             raise ConfigurationError(
-                f"The validation fraction must be a float in (0, 1). Got {self.fraction}."
+                f"The validation fraction must be a float above 0 and below 1. Got {self.fraction}."
             )

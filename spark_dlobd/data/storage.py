@@ -9,14 +9,15 @@ import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from spark_dlobd.data.dataset import RowGroup
-from spark_dlobd.errors import ConfigurationError, DataError
+from spark_dlobd.errors import ConfigurationError, DataError, PersistenceError
+from spark_dlobd.job.dataset import RowGroup
 from spark_dlobd.spark import spark_context
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ _GONE_PAUSE_S = 0.2
 
 class CacheDirectory:
     """A new directory that driver and executors share. Runs on the driver.
+
+    The JVM deletes it when it ends, so also when the driver's Python is killed. In the
+    temporary directory, which all users share, only the own user may enter it.
 
     Parameters
     ----------
@@ -48,6 +52,7 @@ class CacheDirectory:
     def __init__(self, spark: SparkSession, cache_dir: str | None) -> None:
         context = spark_context(spark)
         master = str(context.master)
+        self._private = cache_dir is None
         if cache_dir is None:
             if not master.startswith("local"):
                 raise ConfigurationError(
@@ -56,6 +61,8 @@ class CacheDirectory:
                     f"mount 'file:///shared/tmp'. Got None."
                 )
             cache_dir = f"file://{tempfile.gettempdir()}"
+        if not cache_dir.strip():
+            raise ConfigurationError(f"cacheDir must be a path or URL, or None. Got {cache_dir!r}.")
         if any(character in cache_dir for character in "#?%"):
             raise ConfigurationError(
                 f"cacheDir must not contain '#', '?' or '%'. Got '{cache_dir}'."
@@ -67,15 +74,21 @@ class CacheDirectory:
 
     def _make(self, path: str) -> str:
         from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+        from pyspark.errors import PySparkException
 
         wrong = f"cacheDir must be a directory that can be written. Got '{path.rpartition('/')[0]}'"
         try:
+            if self._private:
+                os.mkdir(path[len("file://") :], mode=0o700)
             hadoop_path = self._path(path)
             system = hadoop_path.getFileSystem(self._conf)
             made = system.mkdirs(hadoop_path)
             url = str(system.makeQualified(hadoop_path).toString())
+            system.deleteOnExit(hadoop_path)
         except Py4JJavaError as error:
             raise ConfigurationError(f"{wrong}: {error.java_exception.getMessage()}") from error
+        except (OSError, PySparkException) as error:
+            raise ConfigurationError(f"{wrong}: {error}") from error
         if not made:
             raise ConfigurationError(f"{wrong}.")
         # Hadoop writes file:/path, everybody else file:///path.
@@ -99,6 +112,49 @@ class CacheDirectory:
             if url.endswith(".parquet"):
                 found.append((url, int(status.getLen())))
         return sorted(found)
+
+    def protect(self) -> None:
+        """Take what was written from other users, where the library chose the place.
+
+        They cannot enter the directory anyway; this holds also for who moves files out of it.
+        """
+        local = local_path(self.url)
+        if self._private and local is not None:
+            for path in local.rglob("*"):
+                path.chmod(0o700 if path.is_dir() else 0o600)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn a full or protected disk into an error that says where and why.
+
+        Raises
+        ------
+        PersistenceError
+            Instead of what Spark, Arrow or the system raise.
+        """
+        from py4j.protocol import Py4JJavaError
+
+        try:
+            yield
+        except OSError as error:
+            raise self._cannot_write(str(error)) from error
+        except Py4JJavaError as error:
+            found = write_failure(error.java_exception)
+            if found is None:
+                raise  # the source of the rows failed
+            raise self._cannot_write(*found) from error
+
+    def _cannot_write(self, cause: str, sparks_own: bool = False) -> PersistenceError:
+        if sparks_own:
+            return PersistenceError(
+                f"Spark cannot write its temporary files while it prepares rows for {self.url}: "
+                f"{cause}. Make room in the directories of spark.local.dir (default: the "
+                f"temporary directory), or set it to others."
+            )
+        return PersistenceError(
+            f"The rows cannot be written to {self.url}: {cause}. Make room there and make it "
+            f"writable, or set cacheDir to another directory that driver and executors share."
+        )
 
     def remove(self) -> None:
         """Delete the directory and all that is in it; nothing if it is gone already."""
@@ -145,6 +201,60 @@ def local_path(url: str) -> Path | None:
     """Path of a ``file:`` URL, None for any other. URLs are not percent-encoded here."""
     parts = urlsplit(url)
     return Path(parts.path) if parts.scheme == "file" else None
+
+
+# Parts of names of JVM classes that write what they are given, and those of them that write
+# shuffle and spill files.
+_SPARKS_OWN = ("DiskBlockObjectWriter", "SpillWriter", "ShuffleWriter", "MapOutputWriter")
+_WRITERS = (
+    *_SPARKS_OWN,
+    "ParquetFileWriter",
+    "ParquetOutputWriter",
+    "OutputCommitter",
+    "CommitProtocol",
+    "DataStreamer",
+    "FileOutputStream",
+    "DFSOutputStream",
+    "S3ABlockOutputStream",
+    "AbfsOutputStream",
+)
+
+
+def write_failure(throwable: Any) -> tuple[str, bool] | None:
+    """Why the JVM could not write, and whether that was a file of Spark's own.
+
+    Parameters
+    ----------
+    throwable : py4j.java_gateway.JavaObject
+        What ended the job, with its causes.
+
+    Returns
+    -------
+    tuple of (str, bool) or None
+        None where no I/O failed, or where it failed while rows were read.
+    """
+    found = None
+    while throwable is not None:
+        if "java.io.IOException" in _class_names(throwable):
+            frames = [(f.getClassName(), f.getMethodName()) for f in throwable.getStackTrace()]
+            # a writer asks an iterator for rows: below that it is reading that failed
+            reading = [method in ("next", "hasNext") for _, method in frames]
+            inner = frames[: reading.index(True)] if any(reading) else frames
+            if any(part in name for name, _ in inner for part in _WRITERS):
+                own = any(part in name for name, _ in inner for part in _SPARKS_OWN)
+                found = f"{throwable.getMessage()}", own
+        throwable = throwable.getCause()
+    return found
+
+
+def _class_names(java: Any) -> list[str]:
+    """The class of a Java object and the classes that it extends."""
+    names = []
+    one = java.getClass()
+    while one is not None:
+        names.append(str(one.getName()))
+        one = one.getSuperclass()
+    return names
 
 
 def count_rows(files: list[tuple[str, int]]) -> list[RowGroup]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spark_dlobd.training.job import TensorColumn
+from spark_dlobd.job.columns import TensorColumn
 
 STORED_NAMES = ("features", "label", "weight")
 """Names of the stored columns, in the order of `ColumnSpec.all`."""
@@ -15,14 +15,15 @@ _SCALAR_TYPES = {
     "int32": "int",
     "int64": "bigint",
     "float32": "float",
+    "float64": "double",
 }
 
 
 def stored_type(column: TensorColumn) -> str:
     """Spark type of a stored column.
 
-    A single element stays a number, since a Parquet number costs nothing to read.
-    Every other tensor is its raw little-endian bytes.
+    A single element stays a number where Spark has such a number, since a Parquet number
+    costs nothing to read. Every other tensor is its raw little-endian bytes.
 
     Examples
     --------
@@ -31,4 +32,9 @@ def stored_type(column: TensorColumn) -> str:
     >>> stored_type(TensorColumn("y", "int32", (), num_classes=10))
     'int'
     """
-    return _SCALAR_TYPES[column.dtype] if column.size == 1 else "binary"
+    return _SCALAR_TYPES[column.dtype] if is_number(column) else "binary"
+
+
+def is_number(column: TensorColumn) -> bool:
+    """Whether a stored column holds numbers and not bytes."""
+    return column.size == 1 and column.dtype in _SCALAR_TYPES

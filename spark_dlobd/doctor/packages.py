@@ -5,15 +5,19 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Iterable
+from dataclasses import replace
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from spark_dlobd.doctor.finding import Finding
+from spark_dlobd.doctor.finding import HOROVOD, HOROVOD_MPI, Finding
+from spark_dlobd.processes.interpreter_facts import PETASTORM
+from spark_dlobd.processes.versions import petastorm_problem
 
 DISTRIBUTION = "spark-dlobd"
 OPTIONAL_EXTRAS = ("cpu", "gpu", "horovod")
-REINSTALL = "Install the whole set in one call, so that pip resolves it together: pip install {}"
+REINSTALL = "Install the whole set in one call, so that pip resolves it together."
+INSTALL = (f"pip install '{DISTRIBUTION}[cpu]'",)
 
 
 def installed_version(name: str) -> str | None:
@@ -35,7 +39,8 @@ def check_packages() -> list[Finding]:
                 DISTRIBUTION,
                 "not installed, so its bounds are unknown",
                 state="failed",
-                fix="In a checkout: pip install -e '.[cpu]'",
+                fix="In a checkout:",
+                commands=("pip install -e '.[cpu]'",),
             )
         ]
     own = Finding(DISTRIBUTION, importlib.metadata.version(DISTRIBUTION))
@@ -54,13 +59,34 @@ def check_python(bound: str) -> Finding:
 def check_requirements(requirements: Iterable[Requirement]) -> list[Finding]:
     """Compare each requirement, those of optional extras only where installed."""
     findings: dict[str, Finding] = {}
+    problem = petastorm_problem()
     for requirement in requirements:
-        if applies(requirement, ""):
+        if applies_only(requirement, PETASTORM):
+            if problem is None:  # it asks for more than the package itself
+                findings[requirement.name] = _check(requirement, optional=False)
+        elif applies(requirement, ""):
             findings.setdefault(requirement.name, _check(requirement, optional=False))
         elif any(applies(requirement, extra) for extra in OPTIONAL_EXTRAS):
-            findings.setdefault(requirement.name, _check(requirement, optional=True))
+            finding = _check(requirement, optional=True)
+            if applies(requirement, "horovod"):
+                finding = replace(finding, needed_by=(HOROVOD, HOROVOD_MPI))
+            elif finding.state == "absent":
+                finding = replace(finding, needed_by=())
+            findings.setdefault(requirement.name, finding)
     findings.pop(DISTRIBUTION, None)
-    return [*findings.values(), check_tensorflow()]
+    return [*findings.values(), check_tensorflow(), check_reader(problem)]
+
+
+def check_reader(problem: str | None) -> Finding:
+    """Name the library through which rows are read, and so which of the two sets is there."""
+    if problem is None:
+        return Finding("reader of rows", f"petastorm {installed_version(PETASTORM)}")
+    return Finding("reader of rows", f"pyarrow alone: {problem}")
+
+
+def applies_only(requirement: Requirement, extra: str) -> bool:
+    """Whether a requirement belongs to `extra`, and not to the package without extras."""
+    return applies(requirement, extra) and not applies(requirement, "")
 
 
 def applies(requirement: Requirement, extra: str) -> bool:
@@ -74,16 +100,11 @@ def _check(requirement: Requirement, optional: bool) -> Finding:
     if version is None:
         if optional:
             return Finding(requirement.name, "not installed", bound, "absent")
-        return Finding(
-            requirement.name, "not installed", bound, "failed", _install_hint(requirement)
-        )
-    if requirement.specifier.contains(version, prereleases=True):
+    elif requirement.specifier.contains(version, prereleases=True):
         return Finding(requirement.name, version, bound)
-    return Finding(requirement.name, version, bound, "failed", _install_hint(requirement))
-
-
-def _install_hint(requirement: Requirement) -> str:
-    return REINSTALL.format(f"'{DISTRIBUTION}[cpu]' '{requirement.name}{requirement.specifier}'")
+    command = f"pip install '{DISTRIBUTION}[cpu]' '{requirement.name}{requirement.specifier}'"
+    found = version or "not installed"
+    return Finding(requirement.name, found, bound, "failed", REINSTALL, (command,))
 
 
 def check_tensorflow() -> Finding:
@@ -95,7 +116,8 @@ def check_tensorflow() -> Finding:
     if len(versions) == 1:
         return Finding("TensorFlow", found, expected)
     if versions:
-        fix = "They overwrite each other's files: pip uninstall both, then install one extra."
-        return Finding("TensorFlow", found, expected, "failed", fix)
-    fix = f"pip install '{DISTRIBUTION}[cpu]', or '{DISTRIBUTION}[gpu]' on machines with GPUs"
-    return Finding("TensorFlow", "not installed", expected, "failed", fix)
+        fix = "They overwrite each other's files. Uninstall both, then install one."
+        remove = "pip uninstall -y tensorflow tensorflow-cpu"
+        return Finding("TensorFlow", found, expected, "failed", fix, (remove, *INSTALL))
+    fix = "On machines with GPUs the extra gpu instead of cpu."
+    return Finding("TensorFlow", "not installed", expected, "failed", fix, INSTALL)

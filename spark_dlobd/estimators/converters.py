@@ -1,110 +1,17 @@
-"""Type converters of Params: one phrasing for every value that does not fit."""
+"""Type converters of the Params that hold Keras objects, backends and targets."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
+from spark_dlobd.conversion import picklable, reject, reject_type, text
 from spark_dlobd.errors import ConfigurationError, ModelError
-from spark_dlobd.training.target import Target
-
-T = TypeVar("T")
+from spark_dlobd.job.target import Target
 
 
-def reject(name: str, expected: str, value: Any) -> ConfigurationError:
-    """Error of a Param whose value does not fit."""
-    return ConfigurationError(f"{name} must be {expected}. Got {value!r}.")
-
-
-def optional(converter: Callable[[Any], T]) -> Callable[[Any], T | None]:
-    """Let None through."""
-    return lambda value: None if value is None else converter(value)
-
-
-def integer(name: str, low: int, high: int | None = None) -> Callable[[Any], int]:
-    """An int of ``[low, high]``; a float with an integral value counts."""
-    expected = f"an int in [{low}, {'inf)' if high is None else f'{high}]'}"
-
-    def convert(value: Any) -> int:
-        if not _is_number(value) or not math.isfinite(value) or int(value) != value:
-            raise reject(name, expected, value)
-        if value < low or (high is not None and value > high):
-            raise reject(name, expected, value)
-        return int(value)
-
-    return convert
-
-
-def number(
-    name: str, low: float, high: float = math.inf, *, open_low: bool = False
-) -> Callable[[Any], float]:
-    """A float of ``[low, high)``, or of ``(low, high)`` with `open_low`."""
-    expected = f"a float in {'(' if open_low else '['}{low:g}, {high:g})"
-
-    def convert(value: Any) -> float:
-        if not _is_number(value) or not math.isfinite(value):
-            raise reject(name, expected, value)
-        if value < low or value >= high or (open_low and value == low):
-            raise reject(name, expected, value)
-        return float(value)
-
-    return convert
-
-
-def boolean(name: str) -> Callable[[Any], bool]:
-    """A bool."""
-
-    def convert(value: Any) -> bool:
-        if type(value).__name__ not in ("bool", "bool_"):
-            raise reject(name, "True or False", value)
-        return bool(value)
-
-    return convert
-
-
-def text(name: str) -> Callable[[Any], str]:
-    """A str that is not empty."""
-
-    def convert(value: Any) -> str:
-        if not isinstance(value, str) or not value:
-            raise reject(name, "a str that is not empty", value)
-        return value
-
-    return convert
-
-
-def choice(name: str, *allowed: str) -> Callable[[Any], str]:
-    """One of `allowed`."""
-    expected = f"one of {', '.join(map(repr, allowed))}"
-
-    def convert(value: Any) -> str:
-        if value not in allowed:
-            raise reject(name, expected, value)
-        return str(value)
-
-    return convert
-
-
-def class_weights(name: str) -> Callable[[Any], dict[int, float]]:
-    """A dict of class index to weight; JSON's string keys become ints again."""
-    expected = "a dict of class index (int in [0, inf)) to weight (float in [0, inf))"
-
-    def convert(value: Any) -> dict[int, float]:
-        if not isinstance(value, Mapping):
-            raise reject(name, expected, value)
-        try:
-            pairs = {int(key): float(weight) for key, weight in value.items()}
-        except (TypeError, ValueError) as error:
-            raise reject(name, expected, value) from error
-        if any(key < 0 or not 0 <= weight < math.inf for key, weight in pairs.items()):
-            raise reject(name, expected, value)
-        return pairs
-
-    return convert
-
-
+@picklable
 def keras_config(name: str) -> Callable[[Any], Any]:
     """A Keras name, a serialized config, or an object that becomes one."""
     expected = "a Keras name, a config dict, or a Keras object"
@@ -116,18 +23,19 @@ def keras_config(name: str) -> Callable[[Any], Any]:
             not isinstance(value, (str, type)) and (hasattr(value, "get_config") or callable(value))
         ):
             return _serialized(name, value)
-        raise reject(name, expected, value)
+        raise (reject if value == "" else reject_type)(name, expected, value)
 
     return convert
 
 
+@picklable
 def keras_configs(name: str) -> Callable[[Any], list[Any]]:
     """A list of what `keras_config` takes."""
     convert_one = keras_config(name)
 
     def convert(value: Any) -> list[Any]:
         if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence):
-            raise reject(name, "a list of Keras names, config dicts or Keras metrics", value)
+            raise reject_type(name, "a list of Keras names, config dicts or Keras metrics", value)
         return [convert_one(item) for item in value]
 
     return convert
@@ -156,14 +64,8 @@ def checked_callbacks(value: Any) -> tuple[Any, ...]:
     callbacks = tuple(value) if isinstance(value, Sequence) else (value,)
     is_callback = [isinstance(item, keras.callbacks.Callback) for item in callbacks]
     if not isinstance(value, Sequence) or not all(is_callback):
-        raise reject("callbacks", "a sequence of keras.callbacks.Callback", value)
+        raise reject_type("callbacks", "a sequence of keras.callbacks.Callback", value)
     return callbacks
-
-
-def _is_number(value: Any) -> bool:
-    import numbers
-
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _serialized(name: str, value: Any) -> Any:

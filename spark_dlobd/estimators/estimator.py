@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pyspark import keyword_only
-from pyspark.ml import Estimator
+from pyspark.ml.base import Predictor
 from pyspark.ml.util import MLReadable, MLWritable
 
-from spark_dlobd.errors import ConfigurationError
+from spark_dlobd.errors import NotAvailableError
 from spark_dlobd.estimators.converters import checked_callbacks
 from spark_dlobd.estimators.model import DLModel
-from spark_dlobd.estimators.params import TrainingParams
+from spark_dlobd.estimators.params import TrainingParams, by_name, by_name_only
 from spark_dlobd.estimators.persistence import DLEstimatorReader, DLEstimatorWriter
 from spark_dlobd.training.custom_objects import CustomObjects
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+    from pyspark.sql.types import StructType
+    from typing_extensions import Self
 
     from spark_dlobd.cost.explanation import Explanation
     from spark_dlobd.tracking.base import Tracker
@@ -26,14 +27,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger("spark_dlobd")
 
 
-class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"], MLWritable):
+class DLEstimator(Predictor[DLModel], TrainingParams, MLReadable["DLEstimator"], MLWritable):
     """Trains a Keras model on a DataFrame. Runs on the driver.
 
     Parameters
     ----------
-    model : keras.Model
+    model : keras.Model or DLModel
         Built, with one input and one output, compiled or not. It is copied when
-        it is set: training changes neither it nor this estimator.
+        it is set: training changes neither it nor this estimator. A `DLModel` is trained
+        further: its network, as it is compiled, is where the fit begins.
     featuresCol : str, default "features"
         Scalars, arrays, dense or sparse vectors, or bytes (uint8), reshaped to the
         model's input.
@@ -42,7 +44,7 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
     weightCol : str, optional
         Weight of each row in the loss.
     validationIndicatorCol : str, optional
-        Boolean column, true for rows that only validate.
+        Boolean column, true for rows that only validate, or 1 for them and else 0.
     validationFraction : float, default 0.0
         Share of the rows drawn for validation.
     predictionCol, probabilityCol, rawPredictionCol : str
@@ -51,6 +53,13 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
         The class with the largest probability / threshold is predicted.
     loss, optimizer : str, dict or Keras object, optional
         Override what the model was compiled with.
+    optimizerState : {"discard", "keep", "resume"}
+        What becomes of the optimizer's momenta and counts. ``"discard"``, the default:
+        the fit begins anew and forgets them. ``"keep"``: it begins anew, and the model
+        holds them, also when it is saved. ``"resume"``: it goes on from those that the
+        `DLModel` given as `model` holds, and keeps them again; the learning rate is the
+        one they end with, unless `learningRate` or `optimizer` is set. Not with
+        ``"parameter_server"``, nor with ``"shuffle"`` and ``sync_every`` above 1.
     metrics : list, optional
         Overrides the model's metrics.
     learningRate : float, optional
@@ -66,11 +75,10 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
     numTrainWorkers : int, default 1
         Workers that train together; each takes a slot.
     backend : str or config object, default "auto"
-        ``"auto"``, ``"local"``, ``"horovod"``, ``"parameter_server"``,
-        ``"shuffle"``, or a config such as
-        ``HorovodConfig(controller="mpi")``. ``"auto"`` is ``"local"`` for one worker; for
-        several ``"shuffle"``, or, where Horovod is installed, the one of the two that is
-        predicted to be faster.
+        ``"auto"``, ``"local"``, ``"horovod"``, ``"collective"``, ``"parameter_server"``,
+        ``"shuffle"``, or a config such as ``HorovodConfig(controller="mpi")``. ``"auto"`` is
+        ``"local"`` for one worker; for several ``"horovod"`` where it is installed, else
+        ``"shuffle"``.
     callbacks : sequence of keras.callbacks.Callback, optional
         Each rank gets copies; their decisions are made on metrics of all ranks. With
         ``"shuffle"`` they run on the driver.
@@ -85,8 +93,14 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
         Of the order of rows, dropout and the validation draw.
     cacheDir : str, optional
         Where training rows are materialized; must be reachable by all executors.
-    verbose : int, default 1
-        0 keeps the driver quiet.
+    reader : {"auto", "petastorm", "pyarrow"}
+        The library through which workers read those rows. ``"auto"`` (default): petastorm
+        where the driver can use it, else pyarrow.
+    verbose : {"auto", 0, 1, 2}
+        What the driver prints. ``"auto"`` (default) and 1: a live line in a terminal or a
+        notebook, elsewhere a line an epoch on standard output, and a sign of life in waits of
+        more than 10 seconds. 2: a line an epoch alone. After the fit the last line has its
+        results. 0: nothing.
     tracking : {"mlflow", "none"}
         Where the fit is recorded.
     tracker : Tracker, optional
@@ -112,8 +126,9 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
     """
 
     _input_kwargs: dict[str, Any]
+    _live_objects: ClassVar[tuple[str, ...]] = ("model", "callbacks", "tracker")
 
-    @keyword_only
+    @by_name
     def __init__(
         self,
         *,
@@ -129,6 +144,7 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
         thresholds: list[float] | None = None,
         loss: Any = None,
         optimizer: Any = None,
+        optimizerState: str | None = None,
         metrics: list[Any] | None = None,
         learningRate: float | None = None,
         batchSize: int | None = None,
@@ -142,7 +158,8 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
         handleInvalid: str | None = None,
         seed: int | None = None,
         cacheDir: str | None = None,
-        verbose: int | None = None,
+        reader: str | None = None,
+        verbose: int | str | None = None,
         tracking: str | None = None,
         tracker: Tracker | None = None,
         problemType: str | None = None,
@@ -152,24 +169,29 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
         self._model_archive: bytes | None = None
         self._custom_objects = CustomObjects()
         self._compile_config: dict[str, Any] = {}
+        self._optimizer_state = b""
         self.callbacks = ()
         self.tracker: Tracker | None = None
-        self.setParams(**self._input_kwargs)
+        self._set_given(self._input_kwargs)
 
-    def setParams(self, **kwargs: Any) -> DLEstimator:
+    @by_name_only
+    def setParams(self, **kwargs: Any) -> Self:
         """Set what the constructor takes, by name.
+
+        Unlike there, None is a value: it sets back what is None by default, such as
+        ``learningRate``, ``callbacks`` and ``tracker``.
 
         Raises
         ------
         ConfigurationError, ModelError
             If a value does not fit.
         """
-        given = dict(kwargs)
-        model = given.pop("model", None)
-        self.callbacks = given.pop("callbacks", self.callbacks)
-        self.tracker = given.pop("tracker", self.tracker)
-        self._set_given(given)
-        return self if model is None else self.setModel(model)
+        params = dict(kwargs)
+        live = {name: params.pop(name) for name in self._live_objects if name in kwargs}
+        self._set(**params)
+        for name, value in live.items():
+            getattr(self, f"set{name.capitalize()}")(value)
+        return self
 
     @property
     def callbacks(self) -> tuple[Any, ...]:
@@ -186,18 +208,43 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
     def callbacks(self, value: Sequence[Any]) -> None:
         self._callbacks = checked_callbacks(value)
 
-    def setModel(self, model: Any) -> DLEstimator:
-        """Copy the Keras model to train.
+    def setCallbacks(self, value: Sequence[Any] | None) -> Self:
+        """Set the Keras callbacks of which each rank gets copies; None takes them back.
 
         Raises
         ------
+        ConfigurationError
+            If it is anything else.
+        """
+        self.callbacks = () if value is None else value
+        return self
+
+    def setTracker(self, value: Tracker | None) -> Self:
+        """Set what hears of the fit; None for the default `MlflowTracker()`."""
+        self.tracker = value
+        return self
+
+    def setModel(self, model: Any) -> Self:
+        """Copy the model to train: a Keras model, or a `DLModel` to train further.
+
+        Raises
+        ------
+        ConfigurationError
+            If a `DLModel` holds no network.
         ModelError
             If it is not built, has several inputs or outputs, or refers to custom
             objects that are not registered.
         """
         from spark_dlobd.training import keras_codec
 
+        if isinstance(model, DLModel):
+            self._model_archive, _, _ = model._fitted()
+            self._custom_objects = CustomObjects(model._custom_objects)
+            self._compile_config = dict(model._compile_config)
+            self._optimizer_state = model._optimizer_state
+            return self
         self._model_archive = keras_codec.model_to_archive(model)
+        self._optimizer_state = b""
         compiled = keras_codec.own_compile_config(model)
         self._custom_objects = CustomObjects(keras_codec.custom_objects_of(model, compiled))
         self._compile_config = compiled
@@ -213,11 +260,11 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
 
         Raises
         ------
-        ConfigurationError
+        NotAvailableError
             If there is no model.
         """
         if self._model_archive is None:
-            raise ConfigurationError(
+            raise NotAvailableError(
                 "model must be a built keras.Model. Got None: pass DLEstimator(model=...) or call "
                 "setModel(model)."
             )
@@ -231,6 +278,30 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
         if self._compile_config:
             keras_codec.compile_model(model, self._compile_config, self._custom_objects)
         return model
+
+    def transformSchema(self, schema: StructType) -> StructType:
+        """Check the settings against a schema and return that of the fitted model's output.
+
+        Starts no Spark job.
+
+        Parameters
+        ----------
+        schema : pyspark.sql.types.StructType
+            Of the DataFrame to be fitted.
+
+        Returns
+        -------
+        pyspark.sql.types.StructType
+            With the output columns of the model that `fit` would return.
+
+        Raises
+        ------
+        ConfigurationError, ModelError, DataError
+            If `fit` would refuse such a DataFrame, or `transform` would.
+        """
+        from spark_dlobd.estimators.preparation import untrained_model
+
+        return untrained_model(self, schema).transformSchema(schema)
 
     def _fit(self, dataset: DataFrame) -> DLModel:
         from spark_dlobd.estimators.fitting import fit_once
@@ -274,7 +345,7 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
         --------
         >>> print(estimator.explain(df))  # doctest: +SKIP
         """
-        from spark_dlobd.cost.explain import explain
+        from spark_dlobd.estimators.explain import explain
 
         return explain(self, dataset, workers)
 
@@ -299,6 +370,17 @@ class DLEstimator(Estimator[DLModel], TrainingParams, MLReadable["DLEstimator"],
         from spark_dlobd.estimators.fitting import SharedDataFits
 
         return SharedDataFits([self.copy(extra) for extra in paramMaps], dataset)
+
+    def __repr__(self) -> str:
+        from spark_dlobd.report.notebook import estimator_repr
+
+        return estimator_repr(self)
+
+    def _repr_html_(self) -> str:
+        """Network and Params, for notebooks."""
+        from spark_dlobd.report.notebook import estimator_html
+
+        return estimator_html(self)
 
     def write(self) -> DLEstimatorWriter:
         """Return a writer; callbacks and the tracker are left out with a warning."""

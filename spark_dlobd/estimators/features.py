@@ -1,51 +1,32 @@
-"""From a DataFrame column to the tensor the network takes."""
+"""From a DataFrame column to the tensor the network takes, when scoring.
+
+What is valid, and how numbers are cast, is decided where training decides it:
+`spark_dlobd.data.columns` and `spark_dlobd.data.encode`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pyspark.ml.functions import vector_to_array
-from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from spark_dlobd.data.cast import is_whole
+from spark_dlobd.data.checks import invalid_features_error
+from spark_dlobd.data.columns import expression, feature_column
+from spark_dlobd.data.encode import EncodedColumn, encode_column
 from spark_dlobd.errors import DataError
-from spark_dlobd.estimators.outputs import Array
-from spark_dlobd.training.job import TensorColumn
+from spark_dlobd.job.columns import TensorColumn
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
     from pyspark.sql import Column
 
-_ACCEPTED = "an array of numbers, a Vector, a number, a boolean or binary (one uint8 an element)"
 
-
-def quoted(name: str) -> Column:
-    """Column of exactly this name, dots included."""
-    return F.col("`" + name.replace("`", "``") + "`")
-
-
-def column_type(schema: T.StructType, name: str) -> T.DataType:
-    """Type of a column.
-
-    Raises
-    ------
-    DataError
-        If there is no such column.
-    """
-    for field in schema.fields:
-        if field.name == name:
-            return field.dataType
-    raise DataError(
-        f"featuresCol={name!r} is not a column of the DataFrame. Its columns: "
-        f"{', '.join(repr(field.name) for field in schema.fields)}."
-    )
-
-
-def feature_expression(schema: T.StructType, name: str, tensor: TensorColumn) -> Column:
-    """Runs on the driver. Expression that gives Python a flat array, a number or bytes.
+def scored_column(schema: T.StructType, name: str, features: TensorColumn) -> TensorColumn:
+    """Runs on the driver. The column as training would describe it.
 
     Parameters
     ----------
@@ -53,128 +34,66 @@ def feature_expression(schema: T.StructType, name: str, tensor: TensorColumn) ->
         Of the DataFrame to be scored.
     name : str
         The features column.
-    tensor : TensorColumn
-        What the network takes.
+    features : TensorColumn
+        Shape and type that the network takes.
 
     Raises
     ------
-    DataError
-        If the column's type holds no numbers.
+    ConfigurationError
+        As from `feature_column`.
     """
-    kind = column_type(schema, name)
-    column = quoted(name)
-    if isinstance(kind, VectorUDT):
-        width = "float32" if tensor.dtype in ("float16", "float32") else "float64"
-        return F.when(column.isNotNull(), vector_to_array(column, width))
-    if isinstance(kind, (T.BinaryType, T.NumericType, T.BooleanType)):
-        return column.cast("double") if isinstance(kind, (T.DecimalType, T.BooleanType)) else column
-    element = kind
-    while isinstance(element, T.ArrayType):
-        element = element.elementType
-        if isinstance(element, T.ArrayType):
-            column = F.flatten(column)
-    if element is kind or not isinstance(element, (T.NumericType, T.BooleanType)):
-        raise DataError(
-            f"Column {name!r} must be {_ACCEPTED}. Got {kind.simpleString()}. Cast it, or use "
-            "pyspark.ml.feature.VectorAssembler."
-        )
-    if isinstance(element, (T.DecimalType, T.BooleanType)):
-        return column.cast("array<double>")
-    return column
+    return feature_column(schema, name, features.shape, features.takes or features.dtype)
 
 
-def to_tensor(rows: pd.Series[Any], tensor: TensorColumn) -> tuple[Array, Array]:
-    """Runs on each worker. Rows of one column as one array.
+def scored_expression(schema: T.StructType, column: TensorColumn) -> Column:
+    """Runs on the driver. The column as a flat array or bytes.
+
+    On its way through pandas a null makes floats of all whole numbers of a batch, which
+    loses the large ones. So a number goes as an array of one, whose null is seen apart,
+    and an array of whole numbers with a null in it goes as null.
+    """
+    value = expression(schema, column)
+    kind = schema[column.name].dataType
+    if isinstance(kind, (T.NumericType, T.BooleanType)):
+        return F.when(value.isNotNull(), F.array(value))
+    if isinstance(kind, T.ArrayType) and is_whole(column.dtype):
+        return F.when(~F.exists(value, lambda element: element.isNull()), value)
+    return value
+
+
+def encode_rows(rows: pd.Series[Any], column: TensorColumn) -> EncodedColumn:
+    """Runs on each worker. Rows of one column, cast and checked as training does it.
 
     Parameters
     ----------
     rows : Series
-        Numbers, arrays of numbers or bytes, None for null.
-    tensor : TensorColumn
+        Arrays of numbers or bytes, None for null.
+    column : TensorColumn
         Type and shape of one row.
-
-    Returns
-    -------
-    values : ndarray of shape (rows, *tensor.shape)
-        Zeros where a row cannot be used.
-    reasons : ndarray of str of shape (rows,)
-        Why a row cannot be used; empty for a good row.
     """
-    reasons = np.full(len(rows), "", dtype=object)
-    flat = _numbers(rows, reasons) if rows.dtype != object else _arrays(rows, tensor, reasons)
-    if flat.shape[1] != tensor.size:
-        reasons[reasons == ""] = _length_reason(flat.shape[1])
-        flat = np.zeros((len(rows), tensor.size), np.float64)
-    if flat.dtype.kind == "f":
-        _reject_nan(flat, reasons)
-    return flat.astype(tensor.dtype, copy=False).reshape(len(rows), *tensor.shape), reasons
+    return encode_column(_as_arrow(rows.to_numpy()), column, 0)
 
 
-def invalid_rows_error(reasons: Array, tensor: TensorColumn, column: str) -> DataError:
-    """Error that counts the rows which cannot be used, by reason."""
-    names, counts = np.unique(reasons[reasons != ""].astype(str), return_counts=True)
-    found = ", ".join(f"{count} with {name}" for name, count in zip(names, counts, strict=True))
-    return DataError(
-        f"Column {column!r} must hold {tensor.size} numbers a row (shape {tensor.shape}). Of "
-        f"{len(reasons)} rows in this batch: {found}. Repair them, or set handleInvalid='skip' to "
-        "leave them out."
-    )
+def invalid_error(encoded: EncodedColumn, column: TensorColumn, alone: bool = False) -> DataError:
+    """Runs on each worker. Error that names what is wrong with these rows, or the one `alone`."""
+    lengths = encoded.seen["length_features"].drop_null().to_pylist()
+    return invalid_features_error(encoded.reasons, lengths, column, alone)
 
 
-def _numbers(rows: pd.Series[Any], reasons: Array) -> Array:
-    values = rows.to_numpy()
-    null = rows.isna().to_numpy()
-    reasons[null] = "null or NaN"
-    column: Array = np.where(null, 0, values).reshape(-1, 1)
-    return column
+def _as_arrow(values: np.ndarray[Any, Any]) -> pa.Array:
+    import pyarrow as pa
 
-
-def _arrays(rows: pd.Series[Any], tensor: TensorColumn, reasons: Array) -> Array:
-    values = rows.to_numpy()
-    if isinstance(next((value for value in values if value is not None), None), bytes):
-        values = _each(values, lambda value: None if value is None else _bytes(value))
-    if set(map(_length, values)) != {tensor.size}:
-        values = _usable(values, tensor.size, reasons)
-    if not len(values):
-        return np.zeros((0, tensor.size), np.float32)
-    flat: Array = np.concatenate(values).reshape(len(values), tensor.size)
-    return flat
-
-
-def _length(value: Any) -> int:
-    return -1 if value is None else len(value)
-
-
-def _usable(values: Array, size: int, reasons: Array) -> Array:
-    """Zeros in place of rows of another length."""
-    good = next((v for v in values if _length(v) == size), None)
-    zeros = np.zeros(size, np.float32 if good is None else good.dtype)
-    for index, value in enumerate(values):
-        if value is None:
-            reasons[index] = "null or NaN"
-        elif len(value) != size:
-            reasons[index] = _length_reason(len(value))
-    return _each(values, lambda value: value if _length(value) == size else zeros)
-
-
-def _each(values: Array, convert: Callable[[Any], Any]) -> Array:
-    result: Array = np.empty(len(values), dtype=object)
-    for index, value in enumerate(values):
-        result[index] = convert(value)
-    return result
-
-
-def _bytes(value: bytes) -> Array:
-    return np.frombuffer(value, np.uint8)
-
-
-def _length_reason(length: int) -> str:
-    return f"{length} numbers (shape ({length},))"
-
-
-def _reject_nan(flat: Array, reasons: Array) -> None:
-    missing = np.isnan(flat)
-    if missing.any():
-        bad = missing.any(axis=1)
-        reasons[bad & (reasons == "")] = "null or NaN"
-        np.copyto(flat, 0, where=missing)
+    null = np.fromiter((value is None for value in values), bool, len(values))
+    given = [value for value in values if value is not None]
+    if given and isinstance(given[0], bytes):
+        return pa.array(values, pa.binary())
+    lengths = np.zeros(len(values), np.int64)
+    lengths[~null] = [len(value) for value in given]
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    flat = np.concatenate(given) if given else np.zeros(0, np.float32)
+    elements = pa.array(flat, from_pandas=False)
+    if not null.any():
+        return pa.LargeListArray.from_arrays(offsets, elements)
+    # an offset of null marks a null row
+    marked = pa.array(offsets, mask=np.append(null, False))
+    return pa.LargeListArray.from_arrays(marked, elements)

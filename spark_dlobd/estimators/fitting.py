@@ -13,21 +13,27 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from spark_dlobd.data.materialize import materialize
+from spark_dlobd.data.effect import check_effect
+from spark_dlobd.data.materialize import materialized, missing_validation, nowhere_true
+from spark_dlobd.data.request import Request
+from spark_dlobd.data.sources import Sources, sources_of
 from spark_dlobd.errors import TrainingError
 from spark_dlobd.estimators.model import DLModel
-from spark_dlobd.estimators.preparation import DataRequest, Prepared, decide, prepare
+from spark_dlobd.estimators.preparation import Prepared, prepare
 from spark_dlobd.report.build import Settings, build_report
+from spark_dlobd.report.network import network_facts
 from spark_dlobd.tracking.facts import system_facts
+from spark_dlobd.tracking.last_words import MlflowPlace, last_words
 from spark_dlobd.tracking.reporter import Reporter, status_of
+from spark_dlobd.training.monitors import check_validates
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
-    from spark_dlobd.data.dataset import DatasetRef
     from spark_dlobd.estimators.estimator import DLEstimator
+    from spark_dlobd.job.dataset import DatasetRef
+    from spark_dlobd.job.train_job import TrainResult
     from spark_dlobd.tracking.base import Tracker
-    from spark_dlobd.training.job import TrainResult
 
 logger = logging.getLogger("spark_dlobd")
 
@@ -38,24 +44,14 @@ def fit_once(estimator: DLEstimator, dataset: DataFrame) -> DLModel:
     fit = _Fit(estimator, prepare(estimator, dataset), began)
     with fit.tracked(), ExitStack() as stack:
         with fit.reporter.phase("materialize"):
-            data = stack.enter_context(_materialized(dataset, fit.request))
+            data = stack.enter_context(materialized(dataset, fit.request, fit.world_size))
         return fit.train(dataset, data)
-
-
-def _materialized(dataset: DataFrame, request: DataRequest) -> Any:
-    return materialize(
-        dataset,
-        request.columns,
-        cache_dir=request.cache_dir,
-        world_size=request.world_size,
-        validation=request.validation,
-        handle_invalid=request.handle_invalid,
-    )
 
 
 class SharedDataFits(Iterator[tuple[int, DLModel]]):
     """Fits of several estimators on one DataFrame, each distinct request written once.
 
+    Where the files behind the DataFrame change between two fits it is written anew.
     The data goes away after the last fit, after the first failure, or with this
     object, whichever comes first, but never under a fit that still runs.
     """
@@ -69,7 +65,7 @@ class SharedDataFits(Iterator[tuple[int, DLModel]]):
         self._running = 0
         self._failed = False
         self._stack = ExitStack()
-        self._data: dict[DataRequest, DatasetRef] = {}
+        self._data: dict[tuple[Request, int, Sources], DatasetRef] = {}
 
     def __iter__(self) -> SharedDataFits:
         return self
@@ -108,15 +104,16 @@ class SharedDataFits(Iterator[tuple[int, DLModel]]):
         fit = _Fit(estimator, prepare(estimator, self._dataset), began)
         with fit.tracked():
             with fit.reporter.phase("materialize"):
-                data = self._get(fit.request)
+                data = self._get(fit.request, fit.world_size)
             return fit.train(self._dataset, data)
 
-    def _get(self, request: DataRequest) -> DatasetRef:
+    def _get(self, request: Request, world_size: int) -> DatasetRef:
         with self._writing:
-            if request not in self._data:
-                context = _materialized(self._dataset, request)
-                self._data[request] = self._stack.enter_context(context)
-            return self._data[request]
+            key = request, world_size, sources_of(self._dataset)
+            if key not in self._data:
+                context = materialized(self._dataset, request, world_size)
+                self._data[key] = self._stack.enter_context(context)
+            return self._data[key]
 
     def __del__(self) -> None:
         self._stack.close()
@@ -130,12 +127,13 @@ class _Fit:
         self._prepared = prepared
         config = prepared.job.config
         self._settings = Settings(
-            backend=prepared.backend.name,
-            backend_reason=prepared.reason,
+            backend=prepared.choice.backend.name,
+            backend_reason=prepared.choice.reason,
             workers=config.world_size,
             batch_size=config.batch_size,
             seed=config.seed,
             system=system_facts(),
+            network=network_facts(prepared.job.model.archive),
         )
         self._told: dict[str, Any] = {}
         self._report: dict[str, Any] = {}
@@ -150,9 +148,14 @@ class _Fit:
         self.reporter.seconds["prepare"] = self.reporter.observed.now
 
     @property
-    def request(self) -> DataRequest:
+    def request(self) -> Request:
         """What is to be materialized."""
         return self._prepared.request
+
+    @property
+    def world_size(self) -> int:
+        """For how many workers."""
+        return self._prepared.job.config.world_size
 
     def tracked(self) -> _Tracked:
         """Context that opens the trackers' run and ends it as the fit ended."""
@@ -160,34 +163,39 @@ class _Fit:
 
     def train(self, dataset: DataFrame, data: DatasetRef) -> DLModel:
         """Train on materialized rows."""
-        from spark_dlobd.data.plan import ShardPlan
+        from spark_dlobd.job.plan import ShardPlan
 
-        config = self._prepared.job.config
+        prepared = self._prepared
+        config = prepared.job.config
+        data = replace(data, reader=prepared.reader)
         counts = tuple(group.rows for group in data.train)
         plan = ShardPlan(counts, config.world_size, config.batch_size, config.seed)
         self.reporter.expect(plan.steps_per_epoch)
         self.reporter.dataset(data)
-        if self._prepared.model_size is not None:
-            self._choose(dataset.sparkSession, plan.steps_per_epoch)
-        prepared = self._prepared
-        result = prepared.backend.fit(dataset.sparkSession, prepared.job, data, self.reporter)
+        self._check_effect(data)
+        validation = self.request.validation
+        if validation is not None and (text := missing_validation(data, validation)):
+            check_validates(self._prepared.waiting, nowhere_true(data, validation))
+            self.reporter.warn(text)
+        backend = prepared.choice.backend
+        result = backend.fit(dataset.sparkSession, prepared.job, data, self.reporter)
         self._told |= result.report
         self._told |= {
             "rows": {"train": data.rows("train"), "validation": data.rows("validation")},
             "skipped_rows": data.skipped_rows,
             "materialized_bytes": data.bytes,
             "data_url": data.root,
+            "reader": data.reader,
         }
         return self._model(result)
 
-    def _choose(self, spark: SparkSession, steps_per_epoch: int) -> None:
-        """Let `auto` compare what it could take."""
-        with self.reporter.phase("prepare"):
-            prepared = self._prepared = decide(self._prepared, spark, steps_per_epoch)
-        name, reason = prepared.backend.name, prepared.reason
-        self._settings = replace(self._settings, backend=name, backend_reason=reason)
-        logger.info("training with backend %s: %s", name, reason)
-        self.reporter.tag({"backend": name, "backend_reason": reason})
+    def _check_effect(self, data: DatasetRef) -> None:
+        """Refuse weights that leave nothing to learn, before anything starts."""
+        job = self._prepared.job
+        classes = job.model.output.problem != "regression"
+        with self.reporter.phase("materialize"):
+            for warning in check_effect(data, job.config.class_weight, classes=classes):
+                self.reporter.warn(warning)
 
     def complete_report(self) -> None:
         """Derive the report from what was told; the model holds the same dict.
@@ -224,14 +232,16 @@ class _Fit:
 class _Tracked:
     def __init__(self, fit: _Fit) -> None:
         self._fit = fit
+        self._place = MlflowPlace(fit._trackers)
 
     def __enter__(self) -> None:
         fit = self._fit
         estimator = fit._estimator
-        params = {param.name: value for param, value in estimator.extractParamMap().items()}
+        params = {"network": fit._settings.network}
+        params |= {param.name: value for param, value in estimator.extractParamMap().items()}
         tags = {
-            "backend": fit._prepared.backend.name,
-            "backend_reason": fit._prepared.reason,
+            "backend": fit._settings.backend,
+            "backend_reason": fit._settings.backend_reason,
             "spark_dlobd.run_id": fit._prepared.job.run_id,
         }
         logger.info("training with backend %s: %s", tags["backend"], tags["backend_reason"])
@@ -250,6 +260,23 @@ class _Tracked:
             fit._report |= _where_tracked(fit._trackers)
         else:
             fit.reporter.finish(status_of(error), fit._report)
+        self._say(error is None)
+
+    def _say(self, trained: bool) -> None:
+        """Print the last line; what it cannot say is no reason to lose a trained model."""
+        fit, reporter = self._fit, self._fit.reporter
+        try:
+            sentences = self._place.sentences()
+            if trained:
+                seconds = reporter.observed.now
+                sentences = [
+                    *last_words(fit._report, reporter.history, reporter.epochs, seconds),
+                    *sentences,
+                ]
+            if sentences:
+                reporter.say(sentences)
+        except Exception:
+            logger.exception("The last line of this fit could not be made.")
 
 
 def _where_tracked(trackers: Sequence[Tracker]) -> dict[str, str]:

@@ -4,40 +4,62 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from pyspark import keyword_only
-from pyspark.ml import Model
+from pyspark.ml.base import PredictionModel
 from pyspark.ml.functions import array_to_vector
-from pyspark.ml.param import Params
-from pyspark.ml.param.shared import HasLabelCol
-from pyspark.ml.util import MLReadable, MLWritable
-from pyspark.sql import functions as F
+from pyspark.ml.linalg import DenseVector
+from pyspark.ml.util import HasTrainingSummary, MLReadable, MLWritable
+from pyspark.sql import types as T
 
-from spark_dlobd.errors import ConfigurationError, ModelError
-from spark_dlobd.estimators.features import feature_expression
-from spark_dlobd.estimators.outputs import check_thresholds, num_classes
-from spark_dlobd.estimators.params import PredictionParams
-from spark_dlobd.estimators.scoring import PayloadCache, ScoringPlan, output_expression, scoring_udf
+from spark_dlobd.errors import ConfigurationError, ModelError, NotAvailableError
+from spark_dlobd.estimators.features import scored_column, scored_expression
+from spark_dlobd.estimators.one_row import DriverNetwork
+from spark_dlobd.estimators.outputs import (
+    OUTPUT_PARAMS,
+    Array,
+    check_thresholds,
+    derive_outputs,
+    num_classes,
+    output_field,
+    output_fields,
+)
+from spark_dlobd.estimators.params import PredictionParams, by_name
+from spark_dlobd.estimators.scoring import (
+    PayloadCache,
+    ScoringPlan,
+    output_expression,
+    scoring_udf,
+    valid_expression,
+)
+from spark_dlobd.estimators.summary import TrainingSummary
+from spark_dlobd.job.columns import ColumnSpec, TensorColumn
+from spark_dlobd.job.train_job import ModelSpec, OutputSpec, TrainResult
+from spark_dlobd.processes.worker_interpreter import prepare_workers
 from spark_dlobd.spark import slots, spark_context
 from spark_dlobd.training.custom_objects import CustomObjects
-from spark_dlobd.training.job import ColumnSpec, ModelSpec, OutputSpec, TensorColumn, TrainResult
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
     from pyspark.sql.types import StructType
+    from typing_extensions import Self
 
+    from spark_dlobd.estimators.estimator import DLEstimator
     from spark_dlobd.estimators.persistence import DLModelReader, DLModelWriter
 
-_OUTPUTS = {
-    "predictionCol": "prediction",
-    "probabilityCol": "probability",
-    "rawPredictionCol": "rawPrediction",
-}
+
+class _Parent:
+    """The estimator that fitted a model: shared by copies, never pickled or saved."""
+
+    def __init__(self, estimator: DLEstimator | None = None) -> None:
+        self.estimator = estimator
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Parent, ()
 
 
 class DLModel(
-    Model,
+    PredictionModel[Any],
     PredictionParams,
-    HasLabelCol,
+    HasTrainingSummary[TrainingSummary],
     MLReadable["DLModel"],
     MLWritable,  # type: ignore[misc]
 ):
@@ -49,17 +71,21 @@ class DLModel(
     Parameters
     ----------
     featuresCol : str, default "features"
-        An array of numbers, a dense or sparse Vector, a number, or binary of one
-        uint8 an element.
+        An array of numbers (flat, or nested as the network's input is), a dense or sparse
+        Vector, a number, or binary of one uint8 an element.
     labelCol : str, default "label"
-        Not read when scoring.
+        Read by `evaluate` alone.
+    weightCol : str, optional
+        Weight of each row, read by `evaluate` alone.
     predictionCol, probabilityCol, rawPredictionCol : str
         Output columns; an empty string leaves one out. A regression has only a
         prediction: a double, or an array of doubles with several output units.
     thresholds : list of float, optional
         One per class; the class with the largest probability / threshold wins.
     handleInvalid : {"error", "skip"}, default "error"
-        What happens to rows with nulls, NaN or another number of elements.
+        What happens to rows with nulls, another number of elements or values that have no
+        place in the network's type (NaN, infinite, fractions for whole numbers), and to
+        rows for which the network's output is NaN or infinite.
     predictBatchSize : int, default 256
         Rows per call of the network.
 
@@ -71,12 +97,13 @@ class DLModel(
 
     _input_kwargs: dict[str, Any]
 
-    @keyword_only
+    @by_name
     def __init__(
         self,
         *,
         featuresCol: str | None = None,
         labelCol: str | None = None,
+        weightCol: str | None = None,
         predictionCol: str | None = None,
         probabilityCol: str | None = None,
         rawPredictionCol: str | None = None,
@@ -88,12 +115,15 @@ class DLModel(
         self._archive: bytes | None = None
         self._custom_objects = CustomObjects()
         self._compile_config: dict[str, Any] = {}
+        self._optimizer_state = b""
         self._features: TensorColumn | None = None
         self._output: OutputSpec | None = None
         self._label_metadata: dict[str, Any] = {}
         self._history: dict[str, list[float]] = {}
         self._report: dict[str, Any] = {}
         self._payload = PayloadCache()
+        self._network = DriverNetwork()
+        self._parent = _Parent()
         self._set_given(self._input_kwargs)
 
     @classmethod
@@ -103,7 +133,7 @@ class DLModel(
         result: TrainResult,
         columns: ColumnSpec,
         label_metadata: dict[str, Any] | None = None,
-        params_from: Params | None = None,
+        params_from: DLEstimator | None = None,
     ) -> DLModel:
         """Model of a finished training.
 
@@ -117,21 +147,53 @@ class DLModel(
             What it was trained on.
         label_metadata : dict, optional
             Metadata of the label column; the prediction column carries it.
-        params_from : Params, optional
-            The estimator, whose shared Params are copied.
+        params_from : DLEstimator, optional
+            The estimator: its uid and the Params it shares become those of the model.
         """
         model = cls()
         model._archive = result.archive
         model._custom_objects = CustomObjects(spec.custom_objects)
         model._compile_config = dict(spec.compile_config)
-        model._features = columns.features
+        features = columns.features
+        model._features = TensorColumn(
+            features.name, features.takes or features.dtype, features.shape
+        )
         model._output = spec.output
         model._label_metadata = dict(label_metadata or {})
+        model._optimizer_state = result.optimizer_state
         model._history = result.history
         model._report = result.report
         if params_from is not None:
+            model._resetUid(params_from.uid)
             params_from._copyValues(model)
+            model._parent = _Parent(params_from)
         return model
+
+    @property
+    def parent(self) -> DLEstimator | None:
+        """The estimator that fitted this model; None for one that was loaded or made by hand."""
+        return self._parent.estimator
+
+    @property
+    def hasSummary(self) -> bool:
+        """Whether this model was trained here, so that `summary` has something to show."""
+        return bool(self._history)
+
+    @property
+    def summary(self) -> TrainingSummary:
+        """History and report under the names of Spark's training summaries.
+
+        Raises
+        ------
+        NotAvailableError
+            If the model was not trained by `DLEstimator`.
+        """
+        if not self.hasSummary:
+            raise NotAvailableError(
+                "This DLModel was not trained by DLEstimator, so it has no summary. Ask hasSummary "
+                "first; evaluate(df) gives its metrics on a DataFrame."
+            )
+        return TrainingSummary(self._history, self._report)
 
     @property
     def history(self) -> dict[str, list[float]]:
@@ -153,9 +215,117 @@ class DLModel(
         return self._report
 
     @property
+    def hasOptimizerState(self) -> bool:
+        """Whether a fit with ``optimizerState="resume"`` can go on from this model."""
+        return bool(self._optimizer_state)
+
+    @property
     def numClasses(self) -> int | None:
-        """Number of classes; None for a regression."""
-        return num_classes(self._fitted()[2])
+        """Number of classes; None for a regression, and where there is no network yet."""
+        return None if self._output is None else num_classes(self._output)
+
+    @property
+    def numFeatures(self) -> int:
+        """Numbers in one row of the network's input; -1 where there is no network yet."""
+        return -1 if self._features is None else self._features.size
+
+    def predict(self, value: Any) -> Any:
+        """Predict one row, in this process. For many rows use `transform`.
+
+        Parameters
+        ----------
+        value : Vector, sequence of numbers, ndarray, number or bytes
+            One row, flat or in the shape of the network's input.
+
+        Returns
+        -------
+        float or list of float
+            What `transform` puts into the prediction column: the class, with
+            `thresholds` applied, or the number; a list for a regression of several outputs.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is no network.
+        DataError
+            If `value` is not a row that `transform` would take.
+        ModelError
+            If the network fails on it.
+
+        Examples
+        --------
+        >>> model.predict(Vectors.dense(1.0, 2.0))  # doctest: +SKIP
+        1.0
+        """
+        return self._one_row(value)["prediction"][0].tolist()
+
+    def predictRaw(self, value: Any) -> DenseVector:
+        """Raw predictions of one row, one for each class; see `predict`.
+
+        Raises
+        ------
+        ConfigurationError
+            If this is a regression.
+        """
+        return self._one_row_of_classes(value, "rawPrediction")
+
+    def predictProbability(self, value: Any) -> DenseVector:
+        """Probabilities of one row, one for each class; see `predict`.
+
+        Raises
+        ------
+        ConfigurationError
+            If this is a regression.
+        """
+        return self._one_row_of_classes(value, "probability")
+
+    def _one_row_of_classes(self, value: Any, field: str) -> DenseVector:
+        if field not in output_fields(self._fitted()[2]):
+            raise ConfigurationError(f"A regression has no {field}. Use predict(value).")
+        return DenseVector(self._one_row(value)[field][0])
+
+    def _one_row(self, value: Any) -> dict[str, Array]:
+        archive, features, output = self._fitted()
+        thresholds = self._value("thresholds")
+        check_thresholds(thresholds, output)
+        found = self._network(value, archive, self._custom_objects, features)
+        return derive_outputs(found, output, thresholds)
+
+    def evaluate(self, dataset: DataFrame) -> dict[str, float]:
+        """Metrics that the network is compiled with, over all rows of a DataFrame.
+
+        Each task evaluates its rows with Keras and hands back the states of the metrics,
+        which are merged here: the numbers are those of ``keras.Model.evaluate`` on all
+        rows, whatever the partitions are. Rows that cannot be used are treated as in a
+        fit, as `handleInvalid` says. Thresholds and the class weights of the training play
+        no part.
+
+        Parameters
+        ----------
+        dataset : pyspark.sql.DataFrame
+            With the columns `featuresCol`, `labelCol` and, if it is set, `weightCol`.
+
+        Returns
+        -------
+        dict of str to float
+            ``"loss"`` and each metric under Keras's name. The loss is the mean over rows,
+            of the loss times the weight if there is one.
+
+        Raises
+        ------
+        ConfigurationError
+            If the network is not compiled, or a column is missing or of another type.
+        DataError
+            If rows cannot be used, or there are none.
+
+        Examples
+        --------
+        >>> model.evaluate(test)  # doctest: +SKIP
+        {'loss': 0.21, 'accuracy': 0.94}
+        """
+        from spark_dlobd.estimators.evaluation import evaluate
+
+        return evaluate(self, dataset)
 
     def getKerasModel(self) -> Any:
         """Return a fresh `keras.Model`, compiled as it was trained."""
@@ -171,16 +341,16 @@ class DLModel(
         self,
         model: Any,
         problemType: Literal["auto", "classification", "regression"] = "auto",
-    ) -> DLModel:
-        """Replace the network.
+    ) -> Self:
+        """Replace the network; history, report and parent belong to the old one and go.
 
         Parameters
         ----------
         model : keras.Model
             Of the same input and output shape as the one it replaces, if there is one.
         problemType : {"auto", "classification", "regression"}
-            What the output means; ``"auto"`` keeps what is known, or reads it off the
-            loss the model is compiled with.
+            What the output means; ``"auto"`` keeps the problem that is known, or reads it
+            off the loss the model is compiled with.
 
         Raises
         ------
@@ -193,57 +363,61 @@ class DLModel(
         config = keras_codec.compile_config(model) if model.compiled else self._compile_config
         shape = keras_codec.input_shape(model)
         keep = self._output is not None and problemType == "auto"
-        found = keras_codec.output_spec(model, config, "regression" if keep else problemType)
+        if self._output is not None and keep:
+            known = self._output.problem
+            problemType = "regression" if known == "regression" else "classification"
+        found = keras_codec.output_spec(model, config, problemType)
         if self._features is not None and self._output is not None:
             _check_shapes(shape, self._features.shape, found.units, self._output.units)
-        if self._features is None:
-            name = self.getFeaturesCol()
-            self._features = TensorColumn(name, keras_codec.input_dtype(model), shape)
-        if not keep:
+        name = self.getFeaturesCol() if self._features is None else self._features.name
+        self._features = TensorColumn(name, keras_codec.input_dtype(model), shape)
+        # whether the output is logits is said by the loss of the new network, if it has one
+        if not keep or model.compiled:
             self._output = found
         self._custom_objects = keras_codec.custom_objects_of(model, config)
         self._archive, self._compile_config, self._payload = archive, config, PayloadCache()
+        self._network = DriverNetwork()
+        self._optimizer_state = b""
+        self._history, self._report, self._parent = {}, {}, _Parent()
         return self
 
     def transformSchema(self, schema: StructType) -> StructType:
         """Check the input columns and return the output schema, without a Spark job."""
-        from pyspark.ml.linalg import VectorUDT
-        from pyspark.sql import types as T
-
         _, features, output = self._fitted()
         self._check(schema, features, output)
-        result = T.StructType(list(schema.fields))
-        several = output.problem == "regression" and output.units > 1
-        for name, column in self._outputs(output).items():
-            kind: T.DataType = VectorUDT()
-            if name == "prediction":
-                kind = T.ArrayType(T.DoubleType()) if several else T.DoubleType()
-            result = result.add(T.StructField(column, kind, True))
-        return result
+        added = [
+            output_field(field, column, output, self._label_metadata)
+            for field, column in self._outputs(output).items()
+        ]
+        return T.StructType([*schema.fields, *added])
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
+        from spark_dlobd.estimators.preparation import check_dataset
+
+        check_dataset(dataset)
         archive, features, output = self._fitted()
-        self._check(dataset.schema, features, output)
+        column = self._check(dataset.schema, features, output)
         columns = self._outputs(output)
         if not columns:
             return dataset
+        prepare_workers(dataset.sparkSession)
         context = spark_context(dataset.sparkSession)
         broadcast, digest = self._payload.get(context, archive, self._custom_objects)
         plan = ScoringPlan(
             digest=digest,
-            features=TensorColumn(self.getFeaturesCol(), features.dtype, features.shape),
+            features=column,
             output=output,
             fields=tuple(columns),
             batch_size=self.getPredictBatchSize(),
             threads=slots(dataset.sparkSession).cores_per_task,
-            thresholds=tuple(self.getThresholds()) if self.isDefined("thresholds") else None,
+            thresholds=tuple(self._value("thresholds") or ()) or None,
             handle_invalid="skip" if self.getHandleInvalid() == "skip" else "error",
         )
-        rows = feature_expression(dataset.schema, self.getFeaturesCol(), features)
+        rows = scored_expression(dataset.schema, column)
         scored = f"{self.uid}_scored"
         result = dataset.withColumn(scored, scoring_udf(plan, broadcast)(rows))
         if plan.handle_invalid == "skip":
-            result = result.filter(F.col(f"{scored}.valid"))
+            result = result.filter(valid_expression(scored))
         outputs = [
             self._output_column(field, output_expression(plan, scored, field), column, output)
             for field, column in columns.items()
@@ -251,15 +425,13 @@ class DLModel(
         return result.select("*", *outputs).drop(scored)
 
     def _output_column(self, field: str, value: Column, column: str, output: OutputSpec) -> Column:
-        if field == "prediction":
-            return value.alias(column, metadata=_as_ml_attr(self._label_metadata))
-        classes = {"ml_attr": {"num_attrs": num_classes(output)}}
-        return array_to_vector(value).alias(column, metadata=classes)
+        metadata = output_field(field, column, output, self._label_metadata).metadata
+        found = value if field == "prediction" else array_to_vector(value)
+        return found.alias(column, metadata=metadata)
 
     def _outputs(self, output: OutputSpec) -> dict[str, str]:
         """Field of the network's outputs -> name of the column it goes to."""
-        names = ("predictionCol",) if output.problem == "regression" else tuple(_OUTPUTS)
-        columns = {_OUTPUTS[name]: self._value(name) for name in names}
+        columns = {field: self._value(OUTPUT_PARAMS[field]) for field in output_fields(output)}
         return {field: column for field, column in columns.items() if column}
 
     def _fitted(self) -> tuple[bytes, TensorColumn, OutputSpec]:
@@ -270,24 +442,34 @@ class DLModel(
             )
         return self._archive, self._features, self._output
 
-    def _check(self, schema: StructType, features: TensorColumn, output: OutputSpec) -> None:
+    def _check(
+        self, schema: StructType, features: TensorColumn, output: OutputSpec
+    ) -> TensorColumn:
+        """The features column of this DataFrame, with everything else checked too."""
         self.check_params()
-        feature_expression(schema, self.getFeaturesCol(), features)
-        for column in self._outputs(output).values():
-            if column in schema.fieldNames():
+        column = scored_column(schema, self.getFeaturesCol(), features)
+        # Spark resolves names regardless of case.
+        taken = {name.lower(): name for name in schema.fieldNames()}
+        for field, output_column in self._outputs(output).items():
+            if output_column.lower() in taken:
                 raise ConfigurationError(
-                    f"Output column {column!r} already exists in the DataFrame. Drop it, or give "
-                    "the model another name for its output, e.g. predictionCol='prediction2'."
+                    f"Output column {output_column!r} already exists in the DataFrame, as "
+                    f"{taken[output_column.lower()]!r}. Drop it, or give the model another name "
+                    f"for its output, e.g. {OUTPUT_PARAMS[field]}='{output_column}2'."
                 )
         check_thresholds(self._value("thresholds"), output)
+        return column
 
     def __repr__(self) -> str:
-        if self._features is None or self._output is None:
-            return f"DLModel(uid={self.uid!r}, no network)"
-        return (
-            f"DLModel(uid={self.uid!r}, problem={self._output.problem!r}, "
-            f"input={self._features.shape}, units={self._output.units})"
-        )
+        from spark_dlobd.report.notebook import model_repr
+
+        return model_repr(self)
+
+    def _repr_html_(self) -> str:
+        """Curves, facts and what limited the fit, for notebooks."""
+        from spark_dlobd.report.notebook import model_html
+
+        return model_html(self)
 
     def write(self) -> DLModelWriter:
         """Return the writer that `save` uses."""
@@ -311,9 +493,3 @@ def _check_shapes(
             f"The new model must take rows of shape {expected} and have {expected_units} output "
             f"unit(s), as the one it replaces. Got {shape} and {units}."
         )
-
-
-def _as_ml_attr(metadata: dict[str, Any]) -> dict[str, Any]:
-    if not metadata or "ml_attr" in metadata:
-        return metadata
-    return {"ml_attr": metadata}

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spark_dlobd.errors import ConfigurationError
-from spark_dlobd.training.job import OutputSpec
+from spark_dlobd.errors import ConfigurationError, DataError
+from spark_dlobd.job.train_job import OutputSpec
+
+if TYPE_CHECKING:
+    from pyspark.sql.types import StructField
+
+OUTPUT_PARAMS = {
+    "rawPrediction": "rawPredictionCol",
+    "probability": "probabilityCol",
+    "prediction": "predictionCol",
+}
+"""What a network gives, in the order of Spark's own models -> Param that names its column."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
+OVERFLOW_ADVICE = (
+    "Scale the features as for training, look for layers that overflow (exponential, division)"
+)
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
@@ -29,6 +42,41 @@ def check_thresholds(thresholds: Sequence[float] | None, output: OutputSpec) -> 
             f"thresholds must have one value per class ({classes or 'a regression has none'}). "
             f"Got {thresholds!r}."
         )
+
+
+def output_fields(output: OutputSpec) -> tuple[str, ...]:
+    """Which of `OUTPUT_PARAMS` a network gives, in that order."""
+    return ("prediction",) if output.problem == "regression" else tuple(OUTPUT_PARAMS)
+
+
+def output_field(
+    field: str, column: str, output: OutputSpec, label_metadata: dict[str, Any]
+) -> StructField:
+    """Runs on the driver. Type and metadata of one output column.
+
+    Parameters
+    ----------
+    field : str
+        One of `output_fields`.
+    column : str
+        Its name in the DataFrame.
+    output : OutputSpec
+        What the network's output means.
+    label_metadata : dict
+        Of the label column: predictions are labels.
+    """
+    from pyspark.ml.linalg import VectorUDT
+    from pyspark.sql import types as T
+
+    if field != "prediction":
+        classes = {"ml_attr": {"num_attrs": num_classes(output)}}
+        return T.StructField(column, VectorUDT(), True, classes)
+    several = output.problem == "regression" and output.units > 1
+    kind: T.DataType = T.ArrayType(T.DoubleType()) if several else T.DoubleType()
+    known = not label_metadata or "ml_attr" in label_metadata
+    return T.StructField(
+        column, kind, True, label_metadata if known else {"ml_attr": label_metadata}
+    )
 
 
 def derive_outputs(
@@ -71,6 +119,21 @@ def derive_outputs(
         "probability": probability,
         "rawPrediction": raw,
     }
+
+
+def finite_rows(network: Array) -> Array:
+    """Which rows of a network's output of shape ``(rows, ...)`` are finite throughout."""
+    rows: Array = np.isfinite(network).reshape(len(network), -1).all(axis=1)
+    return rows
+
+
+def not_finite_error(finite: Array, column: str) -> DataError:
+    """Error of a network that makes NaN or infinity of valid rows of `column`."""
+    return DataError(
+        f"The network's output is NaN or infinite for {int((~finite).sum())} of {len(finite)} rows "
+        f"of this batch, whose column {column!r} is valid. {OVERFLOW_ADVICE}, or set "
+        "handleInvalid='skip' to leave such rows out."
+    )
 
 
 def _binary(values: Array, from_logits: bool) -> tuple[Array, Array]:

@@ -6,25 +6,24 @@ read once, when the estimator builds its job.
 
 from __future__ import annotations
 
-import difflib
-from typing import Any, TypeVar
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, TypeVar, cast
 
-from pyspark.ml.param import Param, Params, TypeConverters
-from pyspark.ml.param.shared import (
-    HasFeaturesCol,
-    HasLabelCol,
-    HasPredictionCol,
-    HasProbabilityCol,
-    HasRawPredictionCol,
-    HasThresholds,
-)
-from pyspark.ml.param.shared import HasValidationIndicatorCol as _SparkHasValidationIndicatorCol
-from pyspark.ml.param.shared import HasWeightCol as _SparkHasWeightCol
+from pyspark.ml.param import Param, Params, TypeConverters, shared
 
-from spark_dlobd.errors import ConfigurationError
-from spark_dlobd.estimators import converters as to
+from spark_dlobd import conversion as to
+from spark_dlobd.errors import ConfigurationError, ConfigurationTypeError
+from spark_dlobd.estimators import converters
+from spark_dlobd.estimators.setters import Setter
+from spark_dlobd.wording import did_you_mean
 
 P = TypeVar("P", bound="CheckedParams")
+F = TypeVar("F", bound=Callable[..., None])
+M = TypeVar("M", bound=Callable[..., Any])
+_ROLES = ("featuresCol", "labelCol", "weightCol", "validationIndicatorCol")
+_OUTPUTS = ("predictionCol", "probabilityCol", "rawPredictionCol")
 _SPARK_TYPES: dict[Any, str] = {
     TypeConverters.toString: "a str",
     TypeConverters.toInt: "an int",
@@ -32,8 +31,52 @@ _SPARK_TYPES: dict[Any, str] = {
 }
 
 
+def by_name(init: F) -> F:
+    """Decorate an ``__init__`` that takes everything by name.
+
+    Like pyspark's ``keyword_only`` it keeps what was given in ``_input_kwargs``. What does
+    not fit is a `ConfigurationTypeError` that says what to write.
+    """
+    names = tuple(inspect.signature(init).parameters)[1:]
+
+    @functools.wraps(init)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
+        if args:
+            raise _not_by_name(type(self).__name__, args[0], names)
+        for name in kwargs:
+            if name not in names:
+                raise _no_such_param(type(self).__name__, name, names)
+        self._input_kwargs = kwargs
+        init(self, **kwargs)
+
+    return cast(F, wrapper)
+
+
+def by_name_only(method: M) -> M:
+    """Decorate a ``setParams`` that takes everything by name, to say so in the same words."""
+
+    @functools.wraps(method)
+    def wrapper(self: CheckedParams, *args: Any, **kwargs: Any) -> Any:
+        if args:
+            raise _not_by_name(type(self).__name__, args[0], self._names())
+        return method(self, **kwargs)
+
+    return cast(M, wrapper)
+
+
 class CheckedParams(Params):
-    """Params whose wrong values are `ConfigurationError`."""
+    """Params whose wrong values are `ConfigurationError`.
+
+    None takes a value back where None is the Param's default; elsewhere it is a wrong
+    value like any other.
+    """
+
+    # what a stage takes by name beside its Params
+    _live_objects: ClassVar[tuple[str, ...]] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What the constructor was called with, such as a live Keras model, has been read.
+        return {name: value for name, value in vars(self).items() if name != "_input_kwargs"}
 
     def set(self, param: Param[Any], value: Any) -> None:
         """Set one Param.
@@ -46,20 +89,39 @@ class CheckedParams(Params):
         self._shouldOwn(param)
         self._set(**{param.name: value})
 
+    @by_name_only
+    def setParams(self: P, **kwargs: Any) -> P:
+        """Set what the constructor takes, by name.
+
+        Unlike there, None is a value: it sets the Param back where its default is None.
+
+        Raises
+        ------
+        ConfigurationError
+            If a value does not fit.
+        """
+        return self._set(**kwargs)
+
     def _set(self: P, **kwargs: Any) -> P:
         for name, value in kwargs.items():
             if not self.hasParam(name):
-                raise _no_such_param(self, name)
-            try:
-                super()._set(**{name: value})
-            except TypeError as error:
-                expected = _SPARK_TYPES.get(self.getParam(name).typeConverter, "of another type")
-                raise to.reject(name, expected, value) from error
+                raise _no_such_param(type(self).__name__, name, self._names())
+            param = self.getParam(name)
+            if value is None and self._defaultParamMap.get(param) is None:
+                self.clear(param)
+            else:
+                self._paramMap[param] = _converted(param, value)
         return self
 
     def _set_given(self: P, kwargs: dict[str, Any]) -> P:
         """Set what is not None: None in a constructor means the default."""
-        return self._set(**{name: value for name, value in kwargs.items() if value is not None})
+        return self.setParams(
+            **{name: value for name, value in kwargs.items() if value is not None}
+        )
+
+    def _names(self) -> list[str]:
+        """What the constructor and `setParams` take."""
+        return [*self._live_objects, *(param.name for param in self.params)]
 
     def check_params(self) -> None:
         """Raise `ConfigurationError` if a value or a combination of values is wrong."""
@@ -87,27 +149,61 @@ class CheckedParams(Params):
         return self.getOrDefault(name)
 
 
-def _no_such_param(params: Params, name: str) -> ConfigurationError:
-    names = [param.name for param in params.params]
-    near = difflib.get_close_matches(name, names, 1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(map(repr, names))}."
-    return ConfigurationError(f"{type(params).__name__} has no Param {name!r}. {hint}")
+def _converted(param: Param[Any], value: Any) -> Any:
+    try:
+        return param.typeConverter(value)
+    except ConfigurationError:
+        raise
+    except TypeError as error:
+        expected = _SPARK_TYPES.get(param.typeConverter, "of another type")
+        refused = to.reject_type(param.name, expected, value)
+        hint = _column_hint(param.name, value)
+        raise ConfigurationTypeError(f"{refused} {hint}" if hint else str(refused)) from error
+
+
+def _column_hint(name: str, value: Any) -> str:
+    if value is None and name in _OUTPUTS:
+        return f"{name}='' leaves the column out."
+    if type(value).__name__ == "Column":
+        return f"Write the column's name, e.g. {name}='{name.removesuffix('Col')}'."
+    if name in _ROLES[:2] and isinstance(value, (list, tuple)) and value:
+        column = name.removesuffix("Col")
+        return (
+            f"Put several columns into one first: VectorAssembler(inputCols={list(value)!r}, "
+            f"outputCol='{column}'), then write {name}='{column}'."
+        )
+    return ""
+
+
+def _no_such_param(owner: str, name: str, names: Iterable[str]) -> ConfigurationTypeError:
+    names = sorted(names)
+    hint = did_you_mean(name, names) or f"It has {', '.join(map(repr, names))}."
+    return ConfigurationTypeError(f"{owner} has no Param {name!r}. {hint}")
+
+
+def _not_by_name(owner: str, value: Any, names: Iterable[str]) -> ConfigurationTypeError:
+    kind = type(value)
+    write = f"write a name before it, one of {', '.join(names)}"
+    if any(base.__name__ == "Model" and base.__module__[:5] == "keras" for base in kind.__mro__):
+        write = f"write {owner}" + ("(model=...)" if "model" in names else "().setModel(...)")
+    return ConfigurationTypeError(
+        f"{owner} takes its arguments by name. Got a value of type {kind.__name__}: {write}."
+    )
 
 
 def _check_columns(params: CheckedParams) -> None:
-    roles = ("featuresCol", "labelCol", "weightCol", "validationIndicatorCol")
-    outputs = ("predictionCol", "probabilityCol", "rawPredictionCol")
     taken: dict[str, str] = {}
-    for role in (*roles, *outputs):
+    for role in (*_ROLES, *_OUTPUTS):
         column = params._value(role)
         if not column:
             continue
-        if column in taken:
+        other = taken.setdefault(column.lower(), role)
+        if other != role:
             raise ConfigurationError(
-                f"{role} and {taken[column]} must name different columns. Got {column!r} for both."
+                f"{role} and {other} must name different columns, not only in upper and lower "
+                f"case. Got {column!r} and {params._value(other)!r}."
             )
-        taken[column] = role
-    for role in roles[:2]:
+    for role in _ROLES[:2]:
         if params.hasParam(role) and params._value(role) == "":
             raise to.reject(role, "a str that is not empty", "")
 
@@ -117,24 +213,25 @@ def _check_thresholds(thresholds: list[float] | None) -> None:
         return
     if any(not value >= 0 for value in thresholds) or sum(v == 0 for v in thresholds) > 1:
         raise to.reject(
-            "thresholds", "a list of floats in [0, inf) of which at most one is 0", thresholds
+            "thresholds", "a list of floats of at least 0, of which at most one is 0", thresholds
         )
 
 
-class HasSeed(Params):
+class HasSeed(shared.HasSeed):
     """Param seed: the order of rows, dropout and every other draw. Default 0."""
 
     # numpy and TensorFlow take 32 bits, of which the ranks need some.
     seed: Param[int] = Param(
         Params._dummy(),
         "seed",
-        "of the order of rows, dropout and every other draw, in [0, 2147483647]. Default 0.",
+        "of the order of rows, dropout and every other draw, from 0 to 2147483647. Default 0.",
         typeConverter=to.integer("seed", 0, 2**31 - 1),
     )
+    setSeed = Setter(seed)
 
     def __init__(self) -> None:
-        super().__init__()
-        # The default of Spark's own mixin is a hash that changes from process to process.
+        # Not Spark's own: its default is a hash that changes from process to process.
+        super(shared.HasSeed, self).__init__()
         self._setDefault(seed=0)
 
     def getSeed(self) -> int:
@@ -142,31 +239,82 @@ class HasSeed(Params):
         return self.getOrDefault(self.seed)
 
 
-class HasWeightCol(_SparkHasWeightCol):
+class HasFeaturesCol(shared.HasFeaturesCol):
+    """Param featuresCol: column the network takes. Default ``"features"``."""
+
+    setFeaturesCol = Setter(shared.HasFeaturesCol.featuresCol)
+
+
+class HasLabelCol(shared.HasLabelCol):
+    """Param labelCol: column the network learns. Default ``"label"``."""
+
+    setLabelCol = Setter(shared.HasLabelCol.labelCol)
+
+
+class HasPredictionCol(shared.HasPredictionCol):
+    """Param predictionCol: output column. Default ``"prediction"``."""
+
+    setPredictionCol = Setter(shared.HasPredictionCol.predictionCol)
+
+
+class HasProbabilityCol(shared.HasProbabilityCol):
+    """Param probabilityCol: output column. Default ``"probability"``."""
+
+    setProbabilityCol = Setter(shared.HasProbabilityCol.probabilityCol)
+
+
+class HasRawPredictionCol(shared.HasRawPredictionCol):
+    """Param rawPredictionCol: output column. Default ``"rawPrediction"``."""
+
+    setRawPredictionCol = Setter(shared.HasRawPredictionCol.rawPredictionCol)
+
+
+class HasThresholds(shared.HasThresholds):
+    """Param thresholds: one for each class. Default None: the largest probability wins."""
+
+    setThresholds: Setter[list[float] | None] = Setter(
+        cast("Param[list[float] | None]", shared.HasThresholds.thresholds)
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._setDefault(thresholds=None)
+
+
+class HasWeightCol(shared.HasWeightCol):
     """Param weightCol: column with the weight of a row. Default None: every row counts 1."""
+
+    setWeightCol: Setter[str | None] = Setter(
+        cast("Param[str | None]", shared.HasWeightCol.weightCol)
+    )
 
     def __init__(self) -> None:
         super().__init__()
         self._setDefault(weightCol=None)
 
 
-class HasValidationIndicatorCol(_SparkHasValidationIndicatorCol):
-    """Param validationIndicatorCol: boolean column, true for validation rows. Default None."""
+class HasValidationIndicatorCol(shared.HasValidationIndicatorCol):
+    """Param validationIndicatorCol: column, true or 1 for validation rows. Default None."""
+
+    setValidationIndicatorCol: Setter[str | None] = Setter(
+        cast("Param[str | None]", shared.HasValidationIndicatorCol.validationIndicatorCol)
+    )
 
     def __init__(self) -> None:
         super().__init__()
         self._setDefault(validationIndicatorCol=None)
 
 
-class HasBatchSize(Params):
+class HasBatchSize(shared.HasBatchSize):
     """Param batchSize: rows of one step over all workers. Default 128."""
 
     batchSize: Param[int] = Param(
         Params._dummy(),
         "batchSize",
-        "rows of one training step, over all workers together, in [1, inf). Default 128.",
+        "rows of one training step, over all workers together, at least 1. Default 128.",
         typeConverter=to.integer("batchSize", 1),
     )
+    setBatchSize = Setter(batchSize)
 
     def __init__(self) -> None:
         super().__init__()
@@ -183,9 +331,10 @@ class HasEpochs(Params):
     epochs: Param[int] = Param(
         Params._dummy(),
         "epochs",
-        "passes over the training rows, in [1, inf). Default 1.",
+        "passes over the training rows, at least 1. Default 1.",
         typeConverter=to.integer("epochs", 1),
     )
+    setEpochs = Setter(epochs)
 
     def __init__(self) -> None:
         super().__init__()
@@ -196,35 +345,37 @@ class HasEpochs(Params):
         return self.getOrDefault(self.epochs)
 
 
-class HasLearningRate(Params):
+class HasLearningRate(shared.HasLearningRate):
     """Param learningRate: replaces the optimizer's. Default None: the optimizer keeps its own."""
 
-    learningRate: Param[float | None] = Param(
+    learningRate: Param[float | None] = Param(  # type: ignore[assignment]
         Params._dummy(),
         "learningRate",
-        "learning rate that replaces the optimizer's own, also a schedule, in (0, inf). "
+        "learning rate that replaces the optimizer's own, also a schedule, above 0. "
         "Default None: the optimizer keeps its own.",
         typeConverter=to.optional(to.number("learningRate", 0, open_low=True)),
     )
+    setLearningRate = Setter(learningRate)
 
     def __init__(self) -> None:
         super().__init__()
         self._setDefault(learningRate=None)
 
-    def getLearningRate(self) -> float | None:
+    def getLearningRate(self) -> float | None:  # type: ignore[override]
         """Value of learningRate."""
         return self.getOrDefault(self.learningRate)
 
 
-class HasNumTrainWorkers(Params):
+class HasNumTrainWorkers(shared.HasNumTrainWorkers):
     """Param numTrainWorkers: workers that train together. Default 1."""
 
     numTrainWorkers: Param[int] = Param(
         Params._dummy(),
         "numTrainWorkers",
-        "workers that train together, in [1, inf). Default 1.",
+        "workers that train together, at least 1. Default 1.",
         typeConverter=to.integer("numTrainWorkers", 1),
     )
+    setNumTrainWorkers = Setter(numTrainWorkers)
 
     def __init__(self) -> None:
         super().__init__()
@@ -235,22 +386,23 @@ class HasNumTrainWorkers(Params):
         return self.getOrDefault(self.numTrainWorkers)
 
 
-class HasLoss(Params):
+class HasLoss(shared.HasLoss):
     """Param loss: a Keras loss. Default None: what the model was compiled with."""
 
-    loss: Param[str | dict[str, Any] | None] = Param(
+    loss: Param[str | dict[str, Any] | None] = Param(  # type: ignore[assignment]
         Params._dummy(),
         "loss",
         "Keras loss as a name, config dict or object. Default None: what the model was compiled "
         "with.",
-        typeConverter=to.optional(to.keras_config("loss")),
+        typeConverter=to.optional(converters.keras_config("loss")),
     )
+    setLoss: Setter[Any] = Setter(loss)
 
     def __init__(self) -> None:
         super().__init__()
         self._setDefault(loss=None)
 
-    def getLoss(self) -> str | dict[str, Any] | None:
+    def getLoss(self) -> str | dict[str, Any] | None:  # type: ignore[override]
         """Value of loss, an object as its config."""
         return self.getOrDefault(self.loss)
 
@@ -263,8 +415,9 @@ class HasOptimizer(Params):
         "optimizer",
         "Keras optimizer as a name, config dict or object. Default None: what the model was "
         "compiled with, or 'adam'.",
-        typeConverter=to.optional(to.keras_config("optimizer")),
+        typeConverter=to.optional(converters.keras_config("optimizer")),
     )
+    setOptimizer: Setter[Any] = Setter(optimizer)
 
     def __init__(self) -> None:
         super().__init__()
@@ -283,8 +436,9 @@ class HasMetrics(Params):
         "metrics",
         "list of Keras metrics as names, config dicts or objects. Default None: what the model "
         "was compiled with.",
-        typeConverter=to.optional(to.keras_configs("metrics")),
+        typeConverter=to.optional(converters.keras_configs("metrics")),
     )
+    setMetrics: Setter[Any] = Setter(metrics)
 
     def __init__(self) -> None:
         super().__init__()
@@ -303,8 +457,9 @@ class HasBackend(Params):
         "backend",
         "the way gradients travel: 'auto', the name of a backend, or its config object. "
         "Default 'auto'.",
-        typeConverter=to.backend_config,
+        typeConverter=converters.backend_config,
     )
+    setBackend: Setter[Any] = Setter(backend)
 
     def __init__(self) -> None:
         super().__init__()
@@ -326,9 +481,10 @@ class HasValidationFraction(Params):
     validationFraction: Param[float] = Param(
         Params._dummy(),
         "validationFraction",
-        "share of the rows held out for validation, in [0, 1). Default 0.",
+        "share of the rows held out for validation, at least 0 and below 1. Default 0.",
         typeConverter=to.number("validationFraction", 0, 1),
     )
+    setValidationFraction = Setter(validationFraction)
 
     def __init__(self) -> None:
         super().__init__()
@@ -347,8 +503,9 @@ class HasStopWhen(Params):
         "stopWhen",
         "ends the training after the first epoch whose metrics say so, for example "
         "'val_accuracy >= 0.985' or 'loss < 0.1'. Default None: all epochs.",
-        typeConverter=to.optional(to.target),
+        typeConverter=to.optional(converters.target),
     )
+    setStopWhen = Setter(stopWhen)
 
     def __init__(self) -> None:
         super().__init__()
@@ -359,7 +516,7 @@ class HasStopWhen(Params):
         return self.getOrDefault(self.stopWhen)
 
 
-class HasHandleInvalid(Params):
+class HasHandleInvalid(shared.HasHandleInvalid):
     """Param handleInvalid: what happens to rows that cannot be used. Default ``"error"``."""
 
     handleInvalid: Param[str] = Param(
@@ -369,6 +526,7 @@ class HasHandleInvalid(Params):
         "Default 'error'.",
         typeConverter=to.choice("handleInvalid", "error", "skip"),
     )
+    setHandleInvalid = Setter(handleInvalid)
 
     def __init__(self) -> None:
         super().__init__()
@@ -388,6 +546,7 @@ class HasShuffle(Params):
         "whether the order of rows changes every epoch. Default True.",
         typeConverter=to.boolean("shuffle"),
     )
+    setShuffle = Setter(shuffle)
 
     def __init__(self) -> None:
         super().__init__()
@@ -404,9 +563,10 @@ class HasClassWeight(Params):
     classWeight: Param[dict[int, float] | None] = Param(
         Params._dummy(),
         "classWeight",
-        "dict of class index to its weight in the loss, in [0, inf). Default None: all count 1.",
+        "dict of class index to its weight in the loss, at least 0. Default None: all count 1.",
         typeConverter=to.optional(to.class_weights("classWeight")),
     )
+    setClassWeight = Setter(classWeight)
 
     def __init__(self) -> None:
         super().__init__()
@@ -427,6 +587,7 @@ class HasCacheDir(Params):
         "None: a temporary directory on the session's default file system.",
         typeConverter=to.optional(to.text("cacheDir")),
     )
+    setCacheDir = Setter(cacheDir)
 
     def __init__(self) -> None:
         super().__init__()
@@ -437,22 +598,44 @@ class HasCacheDir(Params):
         return self.getOrDefault(self.cacheDir)
 
 
-class HasVerbose(Params):
-    """Param verbose: how much the driver prints. Default 1."""
+class HasReader(Params):
+    """Param reader: the library through which workers read rows. Default ``"auto"``."""
 
-    verbose: Param[int] = Param(
+    reader: Param[str] = Param(
         Params._dummy(),
-        "verbose",
-        "how much the driver prints, in [0, 2]: 0 nothing, 1 progress, 2 one line an epoch. "
-        "Default 1.",
-        typeConverter=to.integer("verbose", 0, 2),
+        "reader",
+        "the library through which workers read the training rows: 'petastorm' or 'pyarrow'. "
+        "Default 'auto': petastorm where the driver can use it, else pyarrow.",
+        typeConverter=to.choice("reader", "auto", "petastorm", "pyarrow"),
     )
+    setReader = Setter(reader)
 
     def __init__(self) -> None:
         super().__init__()
-        self._setDefault(verbose=1)
+        self._setDefault(reader="auto")
 
-    def getVerbose(self) -> int:
+    def getReader(self) -> str:
+        """Value of reader."""
+        return self.getOrDefault(self.reader)
+
+
+class HasVerbose(Params):
+    """Param verbose: how much the driver prints. Default ``"auto"``."""
+
+    verbose: Param[int | str] = Param(
+        Params._dummy(),
+        "verbose",
+        "how much the driver prints: 0 nothing; 1 a live line in a terminal or a notebook, "
+        "elsewhere one line an epoch; 2 one line an epoch; 'auto' as 1. Default 'auto'.",
+        typeConverter=to.integer_or("verbose", 0, 2, "auto"),
+    )
+    setVerbose = Setter(verbose)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._setDefault(verbose="auto")
+
+    def getVerbose(self) -> int | str:
         """Value of verbose."""
         return self.getOrDefault(self.verbose)
 
@@ -467,6 +650,7 @@ class HasTracking(Params):
         "Default 'mlflow'.",
         typeConverter=to.choice("tracking", "mlflow", "none"),
     )
+    setTracking = Setter(tracking)
 
     def __init__(self) -> None:
         super().__init__()
@@ -487,6 +671,7 @@ class HasProblemType(Params):
         "'auto': categorical and binary crossentropies classify, other losses regress.",
         typeConverter=to.choice("problemType", "auto", "classification", "regression"),
     )
+    setProblemType = Setter(problemType)
 
     def __init__(self) -> None:
         super().__init__()
@@ -497,15 +682,38 @@ class HasProblemType(Params):
         return self.getOrDefault(self.problemType)
 
 
+class HasOptimizerState(Params):
+    """Param optimizerState: what becomes of the optimizer's state. Default ``"discard"``."""
+
+    optimizerState: Param[str] = Param(
+        Params._dummy(),
+        "optimizerState",
+        "the optimizer's momenta and counts: 'discard' begins anew and forgets them, 'keep' begins "
+        "anew and the model holds them, 'resume' goes on from those that the given DLModel holds. "
+        "Default 'discard'.",
+        typeConverter=to.choice("optimizerState", "discard", "keep", "resume"),
+    )
+    setOptimizerState = Setter(optimizerState)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._setDefault(optimizerState="discard")
+
+    def getOptimizerState(self) -> str:
+        """Value of optimizerState."""
+        return self.getOrDefault(self.optimizerState)
+
+
 class HasPredictBatchSize(Params):
     """Param predictBatchSize: rows the model scores at once. Default 256."""
 
     predictBatchSize: Param[int] = Param(
         Params._dummy(),
         "predictBatchSize",
-        "rows the model scores at once, in [1, inf). Default 256.",
+        "rows the model scores at once, at least 1. Default 256.",
         typeConverter=to.integer("predictBatchSize", 1),
     )
+    setPredictBatchSize = Setter(predictBatchSize)
 
     def __init__(self) -> None:
         super().__init__()
@@ -518,11 +726,13 @@ class HasPredictBatchSize(Params):
 
 class PredictionParams(
     CheckedParams,
+    HasLabelCol,
     HasFeaturesCol,
     HasPredictionCol,
     HasProbabilityCol,
     HasRawPredictionCol,
     HasThresholds,
+    HasWeightCol,
     HasHandleInvalid,
     HasPredictBatchSize,
 ):
@@ -531,8 +741,6 @@ class PredictionParams(
 
 class TrainingParams(
     PredictionParams,
-    HasLabelCol,
-    HasWeightCol,
     HasValidationIndicatorCol,
     HasValidationFraction,
     HasSeed,
@@ -543,11 +751,13 @@ class TrainingParams(
     HasNumTrainWorkers,
     HasLoss,
     HasOptimizer,
+    HasOptimizerState,
     HasMetrics,
     HasBackend,
     HasShuffle,
     HasClassWeight,
     HasCacheDir,
+    HasReader,
     HasVerbose,
     HasTracking,
     HasProblemType,

@@ -6,30 +6,42 @@ can write works.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+from pyspark.errors import PySparkException
 from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReader, MLWriter
 
-from spark_dlobd.errors import PersistenceError
+from spark_dlobd.errors import ModelError, PersistenceError
+from spark_dlobd.estimators.stage_metadata import FORMAT, SECTION, parse, seal
+from spark_dlobd.job.columns import TensorColumn, numpy_dtype
+from spark_dlobd.job.train_job import OutputSpec, ProblemType
+from spark_dlobd.processes.tensorflow_import import import_keras
 from spark_dlobd.spark import spark_context
+from spark_dlobd.training.archive import check_archive
 from spark_dlobd.training.custom_objects import CustomObjects
-from spark_dlobd.training.job import OutputSpec, TensorColumn
+from spark_dlobd.training.optimizer_state import check_optimizer_state
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from spark_dlobd.estimators.model import DLModel
 
-FORMAT = 1
 _FILE = "model.keras"
+_METADATA = "metadata"
+_OPTIMIZER_FILE = "optimizer.npz"
+_HASHES = {"model_sha256": _FILE, "optimizer_sha256": _OPTIMIZER_FILE}
 _CHUNK_BYTES = 4 << 20
 
 
 def write_bytes(spark: SparkSession, path: str, data: bytes) -> None:
-    """Runs on the driver. Write a file through Hadoop's FileSystem.
+    """Runs on the driver. Write a file through Hadoop's FileSystem, whole or not at all.
 
     Raises
     ------
@@ -40,12 +52,29 @@ def write_bytes(spark: SparkSession, path: str, data: bytes) -> None:
         file_system, where = _open_file_system(spark, path)
         stream = file_system.create(where, False)
         try:
-            for start in range(0, len(data), _CHUNK_BYTES):
-                stream.write(bytearray(data[start : start + _CHUNK_BYTES]))
-        finally:
-            stream.close()
+            try:
+                for start in range(0, len(data), _CHUNK_BYTES):
+                    stream.write(bytearray(data[start : start + _CHUNK_BYTES]))
+            finally:
+                stream.close()
+        except BaseException:
+            _discard(file_system, where)
+            raise
     except Py4JError as error:
         raise PersistenceError(f"Cannot write {path}: {_java_message(error)}") from error
+
+
+def _discard(file_system: Any, where: Any) -> None:
+    """Delete what was written of a file.
+
+    On a full disk Hadoop's close leaves a local file open, and a file that is deleted while it
+    is open keeps its room: the next save, however small, would fail too. So it is emptied first.
+    """
+    try:
+        if file_system.getUri().getScheme() == "file":
+            file_system.create(where, True).close()
+    finally:
+        file_system.delete(where, False)
 
 
 def read_bytes(spark: SparkSession, path: str) -> bytes:
@@ -72,26 +101,60 @@ def read_bytes(spark: SparkSession, path: str) -> bytes:
 
 
 class _ArchiveWriter(MLWriter):
-    """Params and extra metadata as JSON, the network as a file beside them."""
+    """The network as a file, and after it Params and extra metadata as JSON."""
 
     def __init__(self, instance: Any) -> None:
         super().__init__()
         self.instance = instance
 
+    def save(self, path: str) -> None:
+        """Write the stage; after a failure nothing of it is left.
+
+        Raises
+        ------
+        PersistenceError
+            If `path` holds a stage and is not to be overwritten, or cannot be written.
+        """
+        # What cannot be saved must not cost the stage that would be overwritten.
+        self._content()
+        try:
+            super().save(path)
+        except (Py4JError, PySparkException) as error:
+            raise PersistenceError(f"Cannot save to {path}: {_java_message(error)}") from error
+
     def saveImpl(self, path: str) -> None:
         archive, extra = self._content()
         spark = self.sparkSession
-        metadata = {"spark_dlobd": {"format": FORMAT, "has_model": archive is not None, **extra}}
-        # First, because it refuses a path that is taken.
-        DefaultParamsWriter.saveMetadata(self.instance, path, spark, extraMetadata=metadata)
-        if archive is not None:
-            write_bytes(spark, f"{path.rstrip('/')}/{_FILE}", archive)
+        files = {_FILE: archive or b"", _OPTIMIZER_FILE: self.instance._optimizer_state}
+        sealed = self._sealed(files, extra)
+        _check_free(spark, path)
+        with _undone_on_failure(spark, path) as written:
+            for name, content in files.items():
+                if content:
+                    write_bytes(spark, f"{path.rstrip('/')}/{name}", content)
+                    written.append(name)
+            # Last, because a stage without metadata is none.
+            written.append(_METADATA)
+            DefaultParamsWriter.saveMetadata(self.instance, path, spark, extraMetadata=sealed)
+
+    def _sealed(self, files: Mapping[str, bytes], extra: dict[str, Any]) -> dict[str, Any]:
+        """Metadata beside Spark's own, with the hashes of the files and of all metadata."""
+        own = {"format": FORMAT, "has_model": bool(files[_FILE]), **extra}
+        for key, name in _HASHES.items():
+            if files[name]:
+                own[key] = hashlib.sha256(files[name]).hexdigest()
+        sealed = {"timestamp": round(time.time() * 1000), SECTION: own}
+        text = DefaultParamsWriter._get_metadata_to_save(self.instance, self.sparkSession, sealed)
+        return {**sealed, SECTION: {**own, "digest": seal(json.loads(text))}}
 
     def _content(self) -> tuple[bytes | None, dict[str, Any]]:
         raise NotImplementedError
 
 
 class _ArchiveReader(MLReader[Any]):
+    _KEYS: ClassVar[Mapping[str, type]] = {}
+    """What is in the metadata beside what every stage has."""
+
     def __init__(self, cls: type[Any]) -> None:
         super().__init__()
         self.cls = cls
@@ -102,26 +165,42 @@ class _ArchiveReader(MLReader[Any]):
         Raises
         ------
         PersistenceError
-            If a file is missing or damaged, or a custom object is not registered.
+            If there is none, it is one of another class, a file is missing or damaged, or a
+            custom object is not registered.
         """
         spark = self.sparkSession
-        metadata = DefaultParamsReader.loadMetadata(path, spark)
-        extra = metadata.get("spark_dlobd")
-        if not isinstance(extra, dict) or extra.get("format") != FORMAT:
-            found = extra.get("format") if isinstance(extra, dict) else None
+        spark_context(spark)
+        try:
+            return self._load(spark, path.rstrip("/"))
+        except PersistenceError:
+            raise
+        except Exception as error:
+            # What is damaged fails in as many ways as there are parts of Spark and Python.
             raise PersistenceError(
-                f"{path} does not hold a stage in format {FORMAT} of this library. Got format "
-                f"{found!r} and class {metadata.get('class')!r}."
-            )
+                f"{path} does not hold a {self.cls.__name__} that can be read: "
+                f"{type(error).__name__}: {_java_message(error)}"
+            ) from error
+
+    def _load(self, spark: SparkSession, path: str) -> Any:
+        name = f"{self.cls.__module__}.{self.cls.__name__}"
+        metadata = parse(_metadata_text(spark, path), path, name, self._KEYS)
+        extra = metadata[SECTION]
         instance = self.cls()
+        _check_params(instance, metadata, path)
         instance._resetUid(metadata["uid"])
         DefaultParamsReader.getAndSetParams(instance, metadata)
         archive = None
         if extra["has_model"]:
-            archive = read_bytes(spark, f"{path.rstrip('/')}/{_FILE}")
-            _check_archive(archive, path)
+            archive = read_bytes(spark, f"{path}/{_FILE}")
+            _check_model_file(archive, extra.get("model_sha256"), path)
         custom_objects = _registered_objects(extra["custom_objects"], path)
         self._restore(instance, archive, custom_objects, extra)
+        if "optimizer_sha256" in extra:
+            where = f"{path}/{_OPTIMIZER_FILE}"
+            state = read_bytes(spark, where)
+            _check_hash(state, extra["optimizer_sha256"], where)
+            check_optimizer_state(state, where)
+            instance._optimizer_state = state
         return instance
 
     def _restore(
@@ -150,15 +229,27 @@ class DLModelWriter(_ArchiveWriter):
 class DLModelReader(_ArchiveReader):
     """Reads a `DLModel`."""
 
+    _KEYS: ClassVar[Mapping[str, type]] = {
+        "features": dict,
+        "output": dict,
+        "label_metadata": dict,
+        "history": dict,
+        "report": dict,
+    }
+
     def _restore(
         self, instance: Any, archive: bytes | None, objects: CustomObjects, extra: dict[str, Any]
     ) -> None:
-        features = extra["features"]
+        if archive is None:
+            raise ValueError("a model has a network, and this one says it has none")
         instance._archive = archive
         instance._custom_objects = objects
         instance._compile_config = extra["compile_config"]
-        instance._features = TensorColumn(**{**features, "shape": tuple(features["shape"])})
-        instance._output = OutputSpec(**extra["output"])
+        instance._features = _features(extra["features"])
+        if "takes" not in extra["features"]:
+            # Older versions wrote how the rows had been stored, not what the network takes.
+            instance._features = replace(instance._features, dtype=_input_dtype(archive, objects))
+        instance._output = _output(extra["output"])
         instance._label_metadata = extra["label_metadata"]
         instance._history = extra["history"]
         instance._report = extra["report"]
@@ -192,8 +283,7 @@ def _registered_objects(names: Iterable[str], path: str) -> CustomObjects:
     names = list(names)
     if not names:
         return CustomObjects()
-    import keras
-
+    keras = import_keras()
     registry = keras.saving.get_custom_objects()
     missing = [name for name in names if name not in registry]
     if missing:
@@ -205,20 +295,106 @@ def _registered_objects(names: Iterable[str], path: str) -> CustomObjects:
     return CustomObjects((name, registry[name]) for name in names)
 
 
-def _check_archive(archive: bytes, path: str) -> None:
-    import io
-    import zipfile
+def _input_dtype(archive: bytes, objects: CustomObjects) -> str:
+    from spark_dlobd.training import keras_codec
 
+    import_keras()
+    return keras_codec.input_dtype(keras_codec.archive_to_model(archive, objects))
+
+
+def _features(data: dict[str, Any]) -> TensorColumn:
+    column = TensorColumn(**{**data, "shape": tuple(data["shape"])})
+    numpy_dtype(column.dtype)
+    if any(type(extent) is not int or extent < 0 for extent in column.shape):
+        raise ValueError(f"shape must be a list of whole numbers. Got {data['shape']!r}.")
+    return column
+
+
+def _output(data: dict[str, Any]) -> OutputSpec:
+    output = OutputSpec(**data)
+    kinds = (type(output.units), type(output.from_logits))
+    if output.problem not in get_args(ProblemType) or kinds != (int, bool) or output.units < 1:
+        raise ValueError(f"no network has such an output: {data!r}.")
+    return output
+
+
+def _check_params(instance: Any, metadata: dict[str, Any], path: str) -> None:
+    for section in ("paramMap", "defaultParamMap"):
+        unknown = [name for name in metadata[section] if not instance.hasParam(name)]
+        if unknown:
+            raise PersistenceError(
+                f"{path}/metadata: {section} holds Params that {type(instance).__name__} does not "
+                f"have: {', '.join(map(repr, unknown))}. A newer version of this library may know "
+                "them."
+            )
+
+
+def _check_model_file(archive: bytes, saved: str | None, path: str) -> None:
     try:
-        with zipfile.ZipFile(io.BytesIO(archive)) as file:
-            damaged = file.testzip()
-            complete = {"config.json", "model.weights.h5"} <= set(file.namelist())
-    except zipfile.BadZipFile as error:
+        check_archive(archive)
+    except ModelError as error:
         raise PersistenceError(
-            f"{path}/{_FILE} is damaged: {error}. Save the stage again."
+            f"{path}/{_FILE} is damaged, or no file of Keras. {error}"
         ) from error
-    if damaged or not complete:
-        raise PersistenceError(f"{path}/{_FILE} is damaged or incomplete. Save the stage again.")
+    if saved is not None:
+        _check_hash(archive, saved, f"{path}/{_FILE}")
+
+
+def _check_hash(content: bytes, saved: str, path: str) -> None:
+    if hashlib.sha256(content).hexdigest() != saved:
+        raise PersistenceError(
+            f"{path} is not the file that was saved: its SHA-256 is not the one in the metadata. "
+            "Save the stage again."
+        )
+
+
+def _metadata_text(spark: SparkSession, path: str) -> str:
+    folder = f"{path}/{_METADATA}"
+    file_system, where = _open_file_system(spark, folder)
+    if not file_system.exists(where):
+        raise PersistenceError(
+            f"{folder} does not exist. Was the stage saved completely, and by this library?"
+        )
+    first = spark.read.text(folder).first()
+    if first is None:
+        raise PersistenceError(f"{folder} is empty. Save the stage again.")
+    return str(first[0])
+
+
+def _check_free(spark: SparkSession, path: str) -> None:
+    for name in (_METADATA, _FILE):
+        file_system, where = _open_file_system(spark, f"{path.rstrip('/')}/{name}")
+        if file_system.exists(where):
+            raise PersistenceError(
+                f"{path} already exists: it holds {name}. Choose another path, or use "
+                "write().overwrite().save(path)."
+            )
+
+
+@contextmanager
+def _undone_on_failure(spark: SparkSession, path: str) -> Iterator[list[str]]:
+    """Remove the files in the list, and the folders that were made for them."""
+    written: list[str] = []
+    file_system, folder = _open_file_system(spark, path)
+    made = []
+    while folder is not None and not file_system.exists(folder):
+        made.append(folder)
+        folder = folder.getParent()
+    try:
+        yield written
+    except BaseException as error:
+        try:
+            for name in reversed(written):
+                file_system.delete(_open_file_system(spark, f"{path.rstrip('/')}/{name}")[1], True)
+            for folder in made:
+                if file_system.exists(folder) and not file_system.listStatus(folder):
+                    file_system.delete(folder, False)
+        except Py4JError as left:
+            raise PersistenceError(
+                f"Cannot save to {path}: {_java_message(error)} Nor can what was written be "
+                f"removed: {_java_message(left)} Delete {path}."
+            ) from error
+        raise
 
 
 def _open_file_system(spark: SparkSession, path: str) -> tuple[Any, Any]:
@@ -232,6 +408,11 @@ def _chunks(stream: Any) -> Iterable[bytes]:
         yield chunk
 
 
-def _java_message(error: Py4JError) -> str:
-    cause = getattr(error, "java_exception", None)
-    return str(cause.toString()) if cause is not None else str(error)
+def _java_message(error: BaseException) -> str:
+    """What the JVM said last about its reason; for other errors their text."""
+    cause = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
+    if cause is None:
+        return str(error)
+    while cause.getCause() is not None:
+        cause = cause.getCause()
+    return str(cause.toString())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import socket
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,16 +17,30 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.pandas.functions import pandas_udf
 
-from spark_dlobd.estimators.features import invalid_rows_error, to_tensor
-from spark_dlobd.estimators.outputs import Array, derive_outputs, num_classes
-from spark_dlobd.python_worker import (
+from spark_dlobd.errors import ConfigurationError, DLError, ModelError
+from spark_dlobd.estimators.features import encode_rows, invalid_error
+from spark_dlobd.estimators.outputs import (
+    Array,
+    derive_outputs,
+    finite_rows,
+    not_finite_error,
+    num_classes,
+)
+from spark_dlobd.job.columns import InvalidRows, TensorColumn
+from spark_dlobd.job.train_job import OutputSpec
+from spark_dlobd.processes.python_worker import (
     exempt_from_collection,
     limit_tensorflow_threads,
     speed_up_worker,
 )
+from spark_dlobd.processes.tensorflow_import import import_tensorflow
+from spark_dlobd.processes.worker_interpreter import (
+    installed_version,
+    require_version,
+    worker_problem,
+)
 from spark_dlobd.training.custom_objects import CustomObjects
-from spark_dlobd.training.job import InvalidRows, OutputSpec, TensorColumn
-from spark_dlobd.training.tensorflow_import import import_tensorflow
+from spark_dlobd.wording import useful_part
 
 if TYPE_CHECKING:
     from pyspark import Broadcast, SparkContext
@@ -33,6 +49,8 @@ if TYPE_CHECKING:
 _NETWORKS_KEPT = 4
 _FRAME_ROWS = 4096
 _SPREAD_UP_TO = 100
+# An error as data: Spark would show what a worker raises below its own lines and a traceback.
+_FAILURE = "failure"
 _networks: OrderedDict[str, Network] = OrderedDict()
 
 
@@ -72,10 +90,9 @@ class ScoringPlan:
 
 @dataclass(frozen=True)
 class Network:
-    """A built network and the dtype it takes."""
+    """A built network."""
 
     call: Callable[[Array], Array]
-    dtype: str
 
 
 class PayloadCache:
@@ -116,7 +133,7 @@ def result_type(plan: ScoringPlan) -> T.StructType:
     Short arrays come as one double per element: Spark turns an array column of a
     Python UDF into a Python list row by row (16 microseconds a row for 10 classes).
     """
-    result = T.StructType()
+    result = T.StructType().add(_FAILURE, T.StringType())
     # Nullable throughout: Spark demands exactly the type that Arrow batches arrive with.
     for field in plan.fields:
         width = width_of(plan, field)
@@ -135,9 +152,21 @@ def result_type(plan: ScoringPlan) -> T.StructType:
 def output_expression(plan: ScoringPlan, scored: str, field: str) -> Column:
     """Runs on the driver. One output out of the struct: a double or an array of doubles."""
     width = width_of(plan, field)
-    if width is None or width > _SPREAD_UP_TO:
-        return F.col(f"{scored}.{field}")
-    return F.array(*(F.col(f"{scored}.{field}_{index}") for index in range(width)))
+    value = F.col(f"{scored}.{field}")
+    if width is not None and width <= _SPREAD_UP_TO:
+        value = F.array(*(F.col(f"{scored}.{field}_{index}") for index in range(width)))
+    return _unless_failed(scored, value)
+
+
+def valid_expression(scored: str) -> Column:
+    """Runs on the driver. Whether a row was scored, where ``handle_invalid`` is ``"skip"``."""
+    return _unless_failed(scored, F.col(f"{scored}.valid"))
+
+
+def _unless_failed(scored: str, value: Column) -> Column:
+    """The value, or the error that the worker told."""
+    failure = F.col(f"{scored}.{_FAILURE}")
+    return F.when(failure.isNull(), value).otherwise(F.raise_error(failure))
 
 
 def scoring_udf(plan: ScoringPlan, payload: Broadcast[bytes]) -> Any:
@@ -146,22 +175,69 @@ def scoring_udf(plan: ScoringPlan, payload: Broadcast[bytes]) -> Any:
     It counts as nondeterministic, which keeps the optimizer from copying it into
     a filter on its own result and so from scoring every row twice.
     """
+    version = installed_version()
 
     def score(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
-        yield from score_batches(batches, plan, payload)
+        yield from score_batches(batches, plan, payload, version)
 
     return pandas_udf(score, result_type(plan)).asNondeterministic()  # type: ignore[call-overload]
 
 
 def score_batches(
-    batches: Iterator[pd.Series[Any]], plan: ScoringPlan, payload: Broadcast[bytes]
+    batches: Iterator[pd.Series[Any]],
+    plan: ScoringPlan,
+    payload: Broadcast[bytes],
+    version: str | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """Runs on each worker. Score Arrow batches, `_FRAME_ROWS` rows at a time."""
+    """Runs on each worker. Score Arrow batches, `_FRAME_ROWS` rows at a time.
+
+    What fails goes with the rows of its part; whatever reads their outputs raises it.
+    """
     speed_up_worker()
     for rows in batches:
         for start in range(0, max(len(rows), 1), _FRAME_ROWS):
             part = rows.iloc[start : start + _FRAME_ROWS]
-            yield _score(part, plan, network_of(plan, payload))
+            try:
+                require_version(version)
+                frame = _score(part, plan, network_of(plan, payload))
+            except Exception as error:
+                frame = _failed(len(part), plan, failure_text(error, plan))
+            yield frame
+
+
+def own_error(error: Exception, batch_size: int, what: str = "Scoring") -> DLError:
+    """Runs on each worker. The error itself where it is ours, else one of ours that says it."""
+    if isinstance(error, DLError):
+        return error
+    own = useful_part("".join(traceback.format_exception_only(error)))
+    host = socket.gethostname()
+    if problem := worker_problem(own):
+        return ConfigurationError(f"{problem} Found on {host}.")
+    advice = ""
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        advice = f" Out of memory: lower predictBatchSize, which is {batch_size}."
+    # no empty line in it: the driver takes what stands before Spark's
+    return ModelError(f"{what} failed on {host}.{advice} {own}")
+
+
+def failure_text(error: Exception, plan: ScoringPlan) -> str:
+    """Runs on each worker. What the driver says of an error: the useful line first.
+
+    Our own errors say all that there is to say; any other comes with its traceback.
+    """
+    told = own_error(error, plan.batch_size)
+    text = f"{type(told).__name__}: {told}"
+    if not isinstance(told, ModelError) or told is error:
+        return text
+    trace = "".join(traceback.format_exception(error))
+    return f"{text}\n\nOn the worker:\n{trace}"
+
+
+def _failed(rows: int, plan: ScoringPlan, text: str) -> pd.DataFrame:
+    """Rows that say why they have no outputs."""
+    return pd.DataFrame(
+        {name: [text if name == _FAILURE else None] * rows for name in result_type(plan).names}
+    )
 
 
 def network_of(plan: ScoringPlan, payload: Broadcast[bytes]) -> Network:
@@ -179,15 +255,23 @@ def network_of(plan: ScoringPlan, payload: Broadcast[bytes]) -> Network:
 
 
 def _score(rows: pd.Series[Any], plan: ScoringPlan, network: Network) -> pd.DataFrame:
-    tensor = replace(plan.features, dtype=network.dtype)
-    values, reasons = to_tensor(rows, tensor)
-    valid = reasons == ""
+    column = plan.features
+    encoded = encode_rows(rows, column)
+    valid = encoded.reasons == 0
     if plan.handle_invalid == "error" and not valid.all():
-        raise invalid_rows_error(reasons, tensor, plan.features.name)
+        raise invalid_error(encoded, column)
+    values = encoded.tensors(column)
     steps = range(0, max(len(values), 1), plan.batch_size)
     raw = [network.call(values[start : start + plan.batch_size]) for start in steps]
-    outputs = derive_outputs(np.concatenate(raw), plan.output, plan.thresholds)
-    frame: dict[str, Any] = {}
+    result = np.concatenate(raw)
+    finite = finite_rows(result)
+    if not finite.all():
+        if plan.handle_invalid == "error":
+            raise not_finite_error(finite, column.name)
+        valid &= finite
+        result[~finite] = 0
+    outputs = derive_outputs(result, plan.output, plan.thresholds)
+    frame: dict[str, Any] = {_FAILURE: [None] * len(values)}
     for field in plan.fields:
         _add_columns(frame, field, outputs[field], width_of(plan, field))
     if plan.handle_invalid == "skip":
@@ -226,6 +310,6 @@ def _build(archive: bytes, custom_objects: CustomObjects, plan: ScoringPlan) -> 
 
     # The trace alone does not keep the weights alive, its function does.
     def call(rows: Array, _owner: Any = forward) -> Array:
-        return np.asarray(traced(tf.convert_to_tensor(rows, dtype)))
+        return np.asarray(traced(tf.cast(rows, dtype)))
 
-    return Network(call, dtype)
+    return Network(call)

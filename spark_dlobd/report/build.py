@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
+from spark_dlobd.job.target import Target
 from spark_dlobd.report.limits import Facts, limit_of
 from spark_dlobd.report.observed import Observed
 from spark_dlobd.report.schema import SCHEMA_VERSION, FitReport, RankSeconds, Utilization
-from spark_dlobd.report.series import POINTS, Series
 from spark_dlobd.report.shares import fit_parts, rank_seconds, shares, training_parts
 from spark_dlobd.report.timeline import accuracy_reached, metrics_over_time, seconds_to_target
-from spark_dlobd.training.target import Target
+from spark_dlobd.training.series import POINTS, Series
 
 _ALL_POINTS = 12_000
 _DIGITS = {"seconds": 2, "cpu_percent": 1, "gpu_percent": 1}
@@ -30,6 +30,8 @@ class Settings:
         Of the fit.
     system : dict
         Versions and machine.
+    network : dict
+        As `network_facts` tells it.
     """
 
     backend: str
@@ -38,6 +40,7 @@ class Settings:
     batch_size: int
     seed: int
     system: dict[str, Any]
+    network: dict[str, Any] = field(default_factory=dict)
 
 
 def build_report(
@@ -94,6 +97,7 @@ def build_report(
     measured = {
         "schema": SCHEMA_VERSION,
         **asdict(settings),
+        "started_at": observed.started_at,
         "target": None if target is None else str(target),
         "seconds_to_target": seconds_to_target(over_time, target),
         "seconds": seconds,

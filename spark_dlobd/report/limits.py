@@ -155,6 +155,7 @@ def _compute(facts: Facts) -> str:
 
 
 _LESS_TRAFFIC = {
+    "collective": "compression='bf16' or 'fp16', gradient_accumulation_steps, or backend='horovod'",
     "horovod": "compression='bf16' or 'fp16', gradient_accumulation_steps, or a faster transport "
     "(controller='mpi' with shared memory, UCX or RDMA)",
     "shuffle": "wire='bf16', sync_every above 1, or backend='horovod' where executors may open "

@@ -6,35 +6,41 @@ from collections.abc import Iterator, Mapping
 from statistics import median
 from typing import Any
 
+PREFIX = "system/fit/"
+
 
 def report_metrics(report: Mapping[str, Any]) -> dict[str, float]:
-    """Numbers worth comparing between fits, by name.
+    """The few numbers by which fits are compared and sorted; the report has all others.
 
     Returns
     -------
     dict of str to float
-        ``fit/seconds/<phase>``, ``fit/seconds/total``, ``fit/seconds/epoch`` and
-        ``fit/rows_per_second`` (medians over epochs), ``fit/share/<part>`` (of the training
-        steps), ``fit/seconds_to_target``, ``fit/seconds_to/<accuracy>`` and
-        ``fit/bytes_sent_per_step``; those that are not known are left out.
+        ``seconds``, ``seconds_per_epoch`` and ``rows_per_second`` (medians over epochs),
+        ``seconds_to_target`` and ``bytes_sent_per_step``, all behind ``system/fit/`` and
+        rounded to three digits after the point; those that are not known are left out, and
+        so are bytes where nothing is sent.
+
+    Notes
+    -----
+    MLflow draws what begins with ``system/`` on a page of its own, so that the learning
+    curves stand alone among the metrics of the model. It lists them before those, so they
+    are few.
 
     Examples
     --------
-    >>> report_metrics({"seconds": {"train": 1.5}})
-    {'fit/seconds/train': 1.5}
+    >>> report_metrics({"total_seconds": 1.50049})
+    {'system/fit/seconds': 1.5}
     """
-    return {f"fit/{name}": float(value) for name, value in _numbers(report) if value is not None}
+    numbers = _numbers(report)
+    return {f"{PREFIX}{name}": round(float(n), 3) for name, n in numbers if n is not None}
 
 
 def _numbers(report: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
-    for phase, seconds in report.get("seconds", {}).items():
-        yield f"seconds/{phase}", seconds
-    yield "seconds/total", report.get("total_seconds")
-    for name, key in (("seconds/epoch", "epoch_seconds"), ("rows_per_second", "rows_per_second")):
+    yield "seconds", report.get("total_seconds")
+    for name, key in (
+        ("seconds_per_epoch", "epoch_seconds"),
+        ("rows_per_second", "rows_per_second"),
+    ):
         yield name, median(report[key]) if report.get(key) else None
-    for part, share in report.get("training_shares", {}).items():
-        yield f"share/{part}", share
     yield "seconds_to_target", report.get("seconds_to_target")
-    for accuracy, seconds in report.get("accuracy", {}).get("seconds", {}).items():
-        yield f"seconds_to/{accuracy}", seconds
-    yield "bytes_sent_per_step", report.get("bytes_sent_per_step")
+    yield "bytes_sent_per_step", report.get("bytes_sent_per_step") or None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Any
 
-from spark_dlobd.report.series import POINTS, Series
+from spark_dlobd.training.series import POINTS, Series
 
 
 class Observed:
@@ -38,6 +39,12 @@ class Observed:
     def now(self) -> float:
         """Seconds since the fit began."""
         return self._clock() - self._began
+
+    @property
+    def started_at(self) -> str:
+        """When the fit began, in ISO 8601 and UTC."""
+        began = datetime.fromtimestamp(self._wall_began, timezone.utc)
+        return began.isoformat(timespec="seconds")
 
     def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         """Note the end of an epoch; told again it replaces those that followed."""

@@ -6,42 +6,24 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from spark_dlobd.report.plots import curves_over_time, shares_bars, svg, utilization_over_time
+from spark_dlobd.report import blocks, words
+from spark_dlobd.report.facts import fact_rows, phase_rows, system_rows
+from spark_dlobd.report.plots import utilization_over_time
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;
-       max-width: 60rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-p.limit { background: #f2f6fa; border-left: 4px solid #0072B2; padding: .7rem 1rem; }
-svg { width: 100%; height: auto; }
-table { border-collapse: collapse; } .wide { overflow-x: auto; }
-th, td { text-align: left; padding: .2rem 1rem .2rem 0; border-bottom: 1px solid #ddd;
-         vertical-align: top; overflow-wrap: anywhere; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.note { color: #555; font-size: .9rem; }
+_PAGE_STYLE = """
+:root { color-scheme: light dark; }
+body { background: Canvas; color: CanvasText; margin: 0; padding: 1rem; }
+.spark-dlobd { margin: 0 auto; }
 """
-_FACTS = (
-    ("backend", "backend"),
-    ("backend_reason", "why this backend"),
-    ("transport", "transport"),
-    ("workers", "workers"),
-    ("batch_size", "batch size over all workers"),
-    ("seed", "seed"),
-    ("rows_per_epoch", "rows of an epoch"),
-    ("steps_per_epoch", "steps of an epoch"),
-    ("trainable_weights", "trainable weights"),
-    ("bytes_sent_per_step", "bytes a worker sends in a step (computed)"),
-    ("target", "stopWhen"),
-    ("seconds_to_target", "seconds to the target"),
-    ("plan", "shard plan"),
-    ("weights_hash", "hash of the trained weights"),
-)
 _NOTES = {
     "shares": "Waiting is for slower workers. Compute is what is left of a step: forward and "
     "backward pass, update and callbacks.",
     "utilization": "CPU and memory are those of the rank's process; network is that of its whole "
     "host, loopback included.",
 }
+
+_MOST_EPOCHS = 20
+"""More are folded."""
 
 
 def report_page(report: Mapping[str, Any], status: str = "FINISHED") -> str:
@@ -57,74 +39,64 @@ def report_page(report: Mapping[str, Any], status: str = "FINISHED") -> str:
     Returns
     -------
     str
-        HTML that loads nothing from elsewhere.
+        HTML that loads nothing from elsewhere, light or dark as its reader wants it.
     """
-    title = f"Fit with backend {report['backend']}, {report['workers']} workers"
+    name = (report.get("network") or {}).get("name") or "a network"
+    title = f"Fit of {name}, {words.how_text(report)}"
     parts = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="note">{escape(status.lower())} after {report["total_seconds"]:.1f} s</p>',
-        f'<p class="limit">{escape(report["limit"]["text"])}</p>',
-        _picture("Where the time went", shares_bars(report), _NOTES["shares"]),
-        _table("Seconds by phase", report["seconds"].items()),
-        _picture("Metrics over time", curves_over_time(report)),
-        _accuracy(report),
-        _epochs(report),
-        _picture("Utilization over time", utilization_over_time(report), _NOTES["utilization"]),
-        _table(
-            "Facts", [(label, report[key]) for key, label in _FACTS if report.get(key) is not None]
+        blocks.head(report, status),
+        blocks.limit(report),
+        _section("Metrics over time", blocks.curves(report)),
+        _section("Where the time went", blocks.shares(report), _NOTES["shares"]),
+        _section("Seconds by phase", blocks.table(phase_rows(report), numbers=True)),
+        _section(f"Time to {report['accuracy']['metric']}", _accuracy(report)),
+        _section("Epochs", _epochs(report)),
+        _section(
+            "Utilization over time",
+            blocks.charts(utilization_over_time(report)),
+            _NOTES["utilization"],
         ),
-        _table("Versions and machine of the driver", report["system"].items()),
-        _list("Warnings", report["warnings"]),
+        _section("Facts", blocks.table(fact_rows(report))),
+        _section("Versions and machine of the driver", blocks.table(system_rows(report))),
+        _section("Warnings", _list(report["warnings"])),
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
-        f"<body>{''.join(parts)}</body></html>"
+        f"<title>{escape(title)}</title><style>{blocks.STYLE}{_PAGE_STYLE}</style></head>"
+        f'<body><main class="spark-dlobd">{"".join(parts)}</main></body></html>'
     )
 
 
-def _picture(heading: str, figure: Any, note: str = "") -> str:
-    if figure is None:
+def _section(heading: str, content: str, note: str = "") -> str:
+    if not content:
         return ""
-    below = f'<p class="note">{escape(note)}</p>' if note else ""
-    return f"<h2>{escape(heading)}</h2>{svg(figure)}{below}"
-
-
-def _table(heading: str, rows: Any) -> str:
-    lines = "".join(f"<tr><th>{escape(str(name))}</th>{_cell(value)}</tr>" for name, value in rows)
-    return f'<h2>{escape(heading)}</h2><div class="wide"><table>{lines}</table></div>'
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return f"<td>{escape(str(value))}</td>"
-    shown = f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
-    return f'<td class="number">{shown}</td>'
+    below = f'<p class="soft">{escape(note)}</p>' if note else ""
+    return f"<h2>{escape(heading)}</h2>{content}{below}"
 
 
 def _accuracy(report: Mapping[str, Any]) -> str:
-    reached = report["accuracy"]
-    if not reached["seconds"]:
-        return ""
-    rows = [(f">= {level}", seconds) for level, seconds in reached["seconds"].items()]
-    return _table(f"Seconds to {reached['metric']}", rows)
+    reached = report["accuracy"]["seconds"]
+    rows = [(f"at least {level}", words.seconds_text(at)) for level, at in reached.items()]
+    return blocks.table(rows, numbers=True)
 
 
 def _epochs(report: Mapping[str, Any]) -> str:
     seconds, rates = report["epoch_seconds"], report["rows_per_second"]
     if not seconds or len(rates) != len(seconds):
         return ""
+    cell = '<td class="number">'
     lines = "".join(
-        f"<tr>{_cell(epoch)}{_cell(each)}{_cell(rate)}</tr>"
+        f"<tr>{cell}{epoch}</td>{cell}{each:,.2f} s</td>{cell}{rate:,.0f}</td></tr>"
         for epoch, (each, rate) in enumerate(zip(seconds, rates, strict=True), 1)
     )
-    head = "<tr><th>epoch</th><th>seconds</th><th>rows/s</th></tr>"
-    return f'<h2>Epochs</h2><div class="wide"><table>{head}{lines}</table></div>'
+    head = "".join(f'<th class="number">{name}</th>' for name in ("epoch", "time", "rows/s"))
+    table = f'<table class="facts"><tr>{head}</tr>{lines}</table>'
+    if len(seconds) <= _MOST_EPOCHS:
+        return table
+    return f"<details><summary>{len(seconds):,} epochs</summary>{table}</details>"
 
 
-def _list(heading: str, texts: Any) -> str:
-    if not texts:
-        return ""
+def _list(texts: Any) -> str:
     items = "".join(f"<li>{escape(text)}</li>" for text in texts)
-    return f"<h2>{escape(heading)}</h2><ul>{items}</ul>"
+    return f"<ul>{items}</ul>" if items else ""

@@ -125,6 +125,10 @@ class Measurements(TypedDict):
         The settings.
     system : dict
         Versions and machine of the driver.
+    network : dict
+        ``name``, ``class``, ``layers`` and ``weights`` of the Keras model.
+    started_at : str
+        When ``fit`` was called, in ISO 8601 and UTC.
     target : str or None
         The Param ``stopWhen``.
     seconds_to_target : float or None
@@ -160,6 +164,8 @@ class Measurements(TypedDict):
     batch_size: int
     seed: int
     system: dict[str, Any]
+    network: dict[str, Any]
+    started_at: str
     target: str | None
     seconds_to_target: float | None
     seconds: dict[str, float]
@@ -200,6 +206,8 @@ class FitReport(Measurements, total=False):
         Of Keras's ``fit``, or all epochs with their validation.
     materialized_bytes, data_url : int, str
         The files that were trained on.
+    reader : str
+        The library through which workers read them: ``"petastorm"`` or ``"pyarrow"``.
     trainable_weights : int
         Number of weights that are trained.
     weights_hash : str
@@ -207,11 +215,11 @@ class FitReport(Measurements, total=False):
     mlflow_run_id, mlflow_model_id : str
         Where MLflow has the fit, if it does.
     gradient_bytes : int
-        local, horovod: of the gradients of one worker, uncompressed.
+        local, horovod, collective: of the gradients of one worker, uncompressed.
     reading_seconds : float
-        local, horovod: in the reading thread of rank 0, in its last epoch.
+        local, horovod, collective: in the reading thread of rank 0, in its last epoch.
     rank_seconds : dict
-        horovod: of rank 0 until it was ready, had joined and was done.
+        horovod, collective: of rank 0 until it was ready, had joined and was done.
     phase_seconds, last_job : dict
         shuffle: seconds by phase of a synchronization, of the fit and of its last job.
     spark_seconds : float
@@ -241,6 +249,7 @@ class FitReport(Measurements, total=False):
     reading_seconds: float
     materialized_bytes: int
     data_url: str
+    reader: str
     trainable_weights: int
     gradient_bytes: int
     weights_hash: str

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from spark_dlobd.job.target import Target
 from spark_dlobd.report.schema import AccuracyReached
-from spark_dlobd.training.target import Target
 
 LEVELS = (0.7, 0.8, 0.9, 0.95, 0.98, 0.985, 0.99)
 _ACCURACIES = (

@@ -148,10 +148,6 @@ class JsonLinesTracker:
         """Note what is trained on."""
         self._append({"kind": "dataset", **description})
 
-    def tag(self, tags: dict[str, str]) -> None:
-        """Note tags that became known after the start."""
-        self._append({"kind": "tags", "tags": tags})
-
     def step(self, epoch: int, step: int, global_step: int, metrics: dict[str, float]) -> None:
         """Metrics of one training step."""
         self._append(step_record(epoch, step, global_step, metrics))

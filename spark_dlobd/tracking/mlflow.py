@@ -40,9 +40,11 @@ class MlflowTracker:
     run of its own.
 
     In the run: epoch metrics under Keras's names (``loss``, ``val_loss``) over the
-    epoch, step metrics as ``step/loss`` over the global step, parameters (in full in
-    ``params.json``), versions and machine as ``system.*`` tags, the dataset,
-    ``learning_curves.png``, ``report.json`` and the Keras model.
+    epoch, step metrics as ``step_loss`` over the global step, parameters with what the
+    network is (in full in ``params.json``), versions and machine in ``system.json``, the
+    dataset, ``learning_curves.png``, the report as ``report.html``, ``report.json`` and
+    metrics ``system/fit/...``, and the Keras model. A run without a description gets one
+    with result and limit; a name or description that the user gave stays.
 
     Every call returns at once: records go to a local file, which one daemon thread
     delivers. A server that is down, slow or failing costs the end of the fit one or
@@ -59,7 +61,8 @@ class MlflowTracker:
     experiment : str, optional
         Name of the experiment of a new run. Default is the current one.
     run_name : str, optional
-        Name of a new run.
+        Name of a new run. Default is network, backend, workers and time, e.g.
+        ``"lenet, shuffle, 2 workers, 2026-11-26 14:05"``.
     log_model : bool, optional
         Whether to log the trained model in the Keras flavour. Default True.
     model_name : str, optional
@@ -113,7 +116,9 @@ class MlflowTracker:
         }
         for name, value in limits.items():
             if not value > 0:
-                raise ConfigurationError(f"{name} must be a number of seconds > 0. Got {value!r}.")
+                raise ConfigurationError(
+                    f"{name} must be a number of seconds above 0. Got {value!r}."
+                )
         self.tracking_uri = tracking_uri
         self.run_name = run_name
         self.log_model = log_model
@@ -197,10 +202,6 @@ class MlflowTracker:
     def dataset(self, description: dict[str, Any]) -> None:
         """Note what is trained on, as `reporter.describe_dataset` describes it."""
         self._append({"kind": "dataset", **description})
-
-    def tag(self, tags: dict[str, str]) -> None:
-        """Set tags that became known after the start."""
-        self._append({"kind": "tags", "tags": tags})
 
     def step(self, epoch: int, step: int, global_step: int, metrics: dict[str, float]) -> None:
         """Metrics of one training step."""

@@ -19,6 +19,7 @@ from spark_dlobd.tracking.curves import curves_png
 from spark_dlobd.tracking.encoding import redact
 from spark_dlobd.tracking.facts import system_facts
 from spark_dlobd.tracking.jsonl import RUN_ID_TAG, Record
+from spark_dlobd.tracking.mlflow_text import NOTE_TAG, description, param_texts, run_name
 from spark_dlobd.tracking.request_limits import request_limits
 
 if TYPE_CHECKING:
@@ -119,9 +120,6 @@ class MlflowSink:
                     self._begin(record)
                 elif record["kind"] == "dataset":
                     self._client.log_inputs(self._run, dataset_inputs(record))
-                elif record["kind"] == "tags":
-                    tags = run_tags(record["tags"])
-                    self._client.log_batch(self._run, tags=tags, synchronous=True)
                 elif record["kind"] == "report":
                     self._final = record
                 else:
@@ -148,8 +146,13 @@ class MlflowSink:
             if model is not None and self.log_model:
                 self._log_keras_model(model)
 
+    def _describe(self, text: str) -> None:
+        """Set the description of a run that has none."""
+        if NOTE_TAG not in self._client.get_run(self._run).data.tags:
+            self._client.set_tag(self._run, NOTE_TAG, text)
+
     def _log_report(self, report: Record, status: str) -> None:
-        """Log the report's numbers as metrics, and its page if it is a whole report."""
+        """Log the report's numbers as metrics; if it is whole, its page and the description."""
         from mlflow.entities import Metric
 
         now_ms = int(time.time() * 1000)
@@ -160,11 +163,12 @@ class MlflowSink:
         if "limit" not in report:
             return
         try:
-            page = report_page(report, status).encode()
-        except Exception:  # drawing it must not keep the model from being logged
-            logger.exception("The page of the report was not drawn.")
-        else:
-            self._log_bytes(page, "report.html")
+            text, page = description(report, status), report_page(report, status).encode()
+        except Exception:  # writing them must not keep the model from being logged
+            logger.exception("The page and the description of the report were not made.")
+            return
+        self._describe(text)
+        self._log_bytes(page, "report.html")
 
     def close(self, status: str) -> None:
         """End the run if it is ours."""
@@ -187,8 +191,7 @@ class MlflowSink:
         run = self._open(record)
         if self._tags_sent:
             return
-        facts = {f"system.{name}": value for name, value in system_facts().items()}
-        tags = run_tags({**facts, **record["tags"]})
+        tags = run_tags(record["tags"])
         params = [
             Param(key, value)
             for key, value in as_params(record["params"]).items()
@@ -200,6 +203,7 @@ class MlflowSink:
             self._client.log_batch(self._run, params=params[part], synchronous=True)
             self._client.log_batch(self._run, tags=tags[part], synchronous=True)
         self._client.log_dict(self._run, record["params"], "params.json")
+        self._client.log_dict(self._run, system_facts(), "system.json")
         self._tags_sent = True
 
     def _open(self, record: Record) -> Run | None:
@@ -216,13 +220,13 @@ class MlflowSink:
                 return run
             # Another fit has written to it: a run holds the curves of one fit.
             parent = existing
-        self._create(parent)
+        self._create(parent, record)
         return None
 
     def _run_from_environment(self) -> str | None:
         return None if self.choice.tracking_uri else os.environ.get("MLFLOW_RUN_ID")
 
-    def _create(self, parent: str | None) -> None:
+    def _create(self, parent: str | None, start: Record) -> None:
         from mlflow.tracking.context.registry import resolve_tags
 
         tags = {"mlflow.parentRunId": parent} if parent else {}
@@ -230,9 +234,10 @@ class MlflowSink:
             self._experiment_id = self._client.get_run(parent).info.experiment_id
         else:
             self._experiment_id = self._find_experiment()
-        run = self._client.create_run(
-            self._experiment_id, tags=resolve_tags(tags), run_name=self.choice.run_name
-        )
+        name = self.choice.run_name
+        if name is None:
+            name = run_name(start["params"], start["tags"], start.get("time") or time.time())
+        run = self._client.create_run(self._experiment_id, tags=resolve_tags(tags), run_name=name)
         self.run_id, self._owned = run.info.run_id, True
 
     def _find_experiment(self) -> str:
@@ -285,12 +290,12 @@ def as_metrics(record: Record, model_id: str | None = None) -> list[Metric]:
     """Metrics of a step or epoch record.
 
     Epoch metrics keep Keras's names (``loss``, ``val_loss``) over the epoch, as
-    MLflow's own Keras callback logs them. Step metrics are ``step/<name>`` over the
-    global step, which MLflow's page shows as a section of its own.
+    MLflow's own Keras callback logs them. Step metrics are ``step_<name>`` over the
+    global step: with a slash MLflow would show them as a section before the learning curves.
     """
     from mlflow.entities import Metric
 
-    prefix, step = ("step/", "global_step") if record["kind"] == "step" else ("", "epoch")
+    prefix, step = ("step_", "global_step") if record["kind"] == "step" else ("", "epoch")
     time_ms = int(record["time"] * 1000)
     return [
         Metric(_key(prefix + name), float(value), time_ms, record[step], model_id=model_id)
@@ -306,12 +311,8 @@ def run_tags(tags: dict[str, Any]) -> list[RunTag]:
 
 
 def as_params(params: dict[str, Any]) -> dict[str, str]:
-    """Parameters as MLflow takes them: text of at most 6000 characters."""
-    texts = {
-        name: value if isinstance(value, str) else json.dumps(value)
-        for name, value in params.items()
-    }
-    return {_key(name): text[:_PARAM_CHARS] for name, text in texts.items()}
+    """Parameters as MLflow takes them: text of at most 6000 characters, none without value."""
+    return {_key(name): text[:_PARAM_CHARS] for name, text in param_texts(params).items()}
 
 
 def dataset_inputs(record: Record) -> list[DatasetInput]:

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.report.observed import Observed
-from spark_dlobd.tracking.progress import ProgressLine, progress_for
+from spark_dlobd.tracking.progress import Display, progress_for
+from spark_dlobd.users_line import users_line
 
 if TYPE_CHECKING:
-    from spark_dlobd.data.dataset import DatasetRef
+    from spark_dlobd.job.dataset import DatasetRef
     from spark_dlobd.tracking.base import Tracker
 
 logger = logging.getLogger("spark_dlobd")
@@ -42,9 +43,10 @@ class Reporter:
         Rows of one step over all workers.
     trackers : sequence of Tracker, optional
         Receivers of the events.
-    verbose : int, optional
-        0 keeps the driver quiet; 1 (default) shows a progress line where standard
-        error is a terminal, and passes workers' log lines on at INFO.
+    verbose : int or str, optional
+        0 keeps the driver quiet; ``"auto"`` (default) and 1 show a live line in a terminal
+        or a notebook, elsewhere as 2 with a sign of life in long waits; 2 prints a line an
+        epoch to standard output. All but 0 pass workers' log lines on at INFO.
     clock : callable, optional
         Seconds that only grow; for tests.
     began : float, optional
@@ -67,7 +69,7 @@ class Reporter:
         steps_per_epoch: int = 1,
         batch_size: int,
         trackers: Sequence[Tracker] = (),
-        verbose: int = 1,
+        verbose: int | str = "auto",
         clock: Callable[[], float] = time.monotonic,
         began: float | None = None,
     ) -> None:
@@ -88,7 +90,8 @@ class Reporter:
         self._by_epoch: dict[int, dict[str, float]] = {}
         self._worker_logs: dict[int, deque[str]] = {}
         self._finished = False
-        self._progress: ProgressLine | None = progress_for(
+        self._users_line = users_line()
+        self._progress: Display | None = progress_for(
             verbose,
             epochs=epochs,
             steps_per_epoch=steps_per_epoch,
@@ -138,10 +141,6 @@ class Reporter:
         """
         self._fan_out("dataset", describe_dataset(data, name, source), optional=True)
 
-    def tag(self, tags: dict[str, str]) -> None:
-        """Tell trackers that have a ``tag`` method what became known after the start."""
-        self._fan_out("tag", tags, optional=True)
-
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Measure the seconds of one phase, e.g. materialize, start, train, collect, log.
@@ -158,6 +157,8 @@ class Reporter:
             with self._lock:
                 self.seconds[name] = self.seconds.get(name, 0.0) + self._clock() - began
                 self._phases.remove(name)
+                if self._phases:
+                    self._show("phase", self._phases[-1])
 
     def step(self, epoch: int, step: int, metrics: dict[str, float]) -> None:
         """Metrics of one training step; `epoch` and `step` count from 0."""
@@ -193,6 +194,7 @@ class Reporter:
         """What a rank of a gang, or the local backend, does now, e.g. ``train epoch 0``."""
         with self._lock:
             self.observed.worker_phase(text)
+            self._show("doing", text)
 
     def measured(self, rank: int, facts: dict[str, Any]) -> None:
         """What one rank measured, as `Observed.measured` describes it."""
@@ -215,10 +217,15 @@ class Reporter:
             return list(self._worker_logs.get(rank, ()))
 
     def warn(self, text: str) -> None:
-        """Log a warning and keep it for the report."""
+        """Log a warning, with the user's line that began the fit, and keep it for the report."""
         with self._lock:
             self.warnings.append(text)
-        logger.warning("%s", text)
+        logger.warning("%s", f"{self._users_line}: {text}" if self._users_line else text)
+
+    def say(self, sentences: list[str]) -> None:
+        """Print the last words of the fit, after `finish`, unless ``verbose=0``."""
+        with self._lock:
+            self._show("say", sentences)
 
     def finish(self, status: str, report: dict[str, Any], model: Any | None = None) -> None:
         """End the progress line and the run in every tracker; a second call does nothing.
@@ -236,8 +243,12 @@ class Reporter:
             if self._finished:
                 return
             self._finished = True
-            self._show("close")
-        self._fan_out("finish", status, self.history, report, model)
+            self._show("phase", "log")
+        try:
+            self._fan_out("finish", status, self.history, report, model)
+        finally:
+            with self._lock:
+                self._show("close")
 
     def _fan_out(self, method: str, *args: Any, optional: bool = False) -> None:
         with self._lock:

@@ -10,10 +10,12 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from spark_dlobd.errors import ConfigurationError
+from spark_dlobd.job.target import Target
+from spark_dlobd.processes.failure import NonFiniteLoss
 from spark_dlobd.training.collective import Collective
-from spark_dlobd.training.state import check_same_weights, sum_metrics
-from spark_dlobd.training.target import Target
+from spark_dlobd.training.metric_states import merge_metrics
+from spark_dlobd.training.monitors import Watched, check_logged, of_target
+from spark_dlobd.training.state import check_same_weights
 
 _FLUSH_EVERY_S = 0.5
 
@@ -39,31 +41,6 @@ class LoopEvents(Protocol):
         """Tell the metrics of an epoch over all rows."""
 
 
-class NonFiniteLoss(Exception):
-    """The loss of this rank became NaN or infinite.
-
-    Parameters
-    ----------
-    message : str
-        What happened.
-    where : dict, optional
-        Rank and host, where another process computed the loss.
-    """
-
-    def __init__(self, message: str, where: dict[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.where = where or {}
-
-    @classmethod
-    def at(cls, loss: float, epoch: int, step: int) -> NonFiniteLoss:
-        """Say where, and what may help."""
-        return cls(
-            f"the loss became {loss} in epoch {epoch}, step {step}. Lower the learning "
-            "rate, scale the features, clip gradients (clipnorm), or look for rows that "
-            "make the loss infinite."
-        )
-
-
 class GroupBegin(keras.callbacks.Callback):  # type: ignore[misc]
     """First of all callbacks: makes metrics and statistics those of all ranks.
 
@@ -77,6 +54,9 @@ class GroupBegin(keras.callbacks.Callback):  # type: ignore[misc]
         Called with the epoch before its data is read.
     merge_statistics : callable
         Called once after the last step of an epoch.
+    idle_in_validation : bool, default False
+        Whether other ranks have validation rows and this one has none, so that its Keras
+        does not validate.
     """
 
     def __init__(
@@ -86,8 +66,10 @@ class GroupBegin(keras.callbacks.Callback):  # type: ignore[misc]
         validation_steps: int,
         on_epoch: Callable[[int], None],
         merge_statistics: Callable[[], None],
+        idle_in_validation: bool = False,
     ) -> None:
         super().__init__()
+        self._idle_in_validation = idle_in_validation
         self._group = group
         self._steps = steps_per_epoch
         self._validation_steps = validation_steps
@@ -96,6 +78,7 @@ class GroupBegin(keras.callbacks.Callback):  # type: ignore[misc]
         self._epoch = 0
         self._began = 0.0
         self._taken = 0
+        self._live: dict[str, float] = {}
         self.weights_hash = ""
         self.epoch_seconds: list[float] = []
         """Seconds of the training steps of each epoch, validation left out."""
@@ -115,12 +98,13 @@ class GroupBegin(keras.callbacks.Callback):  # type: ignore[misc]
         if not math.isfinite(loss):
             raise NonFiniteLoss.at(loss, self._epoch, batch)
         if batch >= self._steps - 1:
-            self.finish_epoch()
+            self.finish_epoch(logs)
 
-    def finish_epoch(self) -> None:
+    def finish_epoch(self, logs: dict[str, float] | None = None) -> None:
         """Merge what ranks hold apart; called by all ranks at the same step."""
         if self._group.size > 1:
-            sum_metrics(self.model, self._group)
+            merge_metrics(self.model, self._group)
+        self._live = self._results_that_are_variables(logs or {})
         self._merge_statistics()
         self.epoch_seconds.append(time.monotonic() - self._began)
         self.epoch_steps.append(self._taken)
@@ -128,16 +112,34 @@ class GroupBegin(keras.callbacks.Callback):  # type: ignore[misc]
     def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Merge metrics after the last step of a validation."""
         if batch >= self._validation_steps - 1 and self._group.size > 1:
-            sum_metrics(self.model, self._group)
+            merge_metrics(self.model, self._group)
+
+    def _take_validation(self, logs: dict[str, float]) -> None:
+        """Merge metrics of no rows with those of the ranks that have validated."""
+        self.model.reset_metrics()
+        merge_metrics(self.model, self._group)
+        for name, value in self.model.get_metrics_result().items():
+            logs[f"val_{name}"] = float(value)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Give every callback on every rank the same numbers to decide on."""
+        if self._idle_in_validation and logs is not None:
+            self._take_validation(logs)
+        if logs:
+            logs.update(self._live)
         if self._group.size > 1 and logs:
             names = sorted(logs)
             own = np.array([float(logs[name]) for name in names], dtype=np.float64)
             for name, value in zip(names, self._group.gather(own).mean(axis=0), strict=True):
                 logs[name] = float(value)
         self.weights_hash = check_same_weights(self.model, self._group, f"after epoch {epoch}")
+
+    def _results_that_are_variables(self, logs: dict[str, float]) -> dict[str, float]:
+        """Keras would read them after the validation, which uses the same variables."""
+        found = self.model.get_metrics_result()
+        if set(found) != set(logs):
+            return {}  # a custom train_step logs something else
+        return {name: float(value) for name, value in found.items() if hasattr(value, "assign")}
 
 
 class GroupEnd(keras.callbacks.Callback):  # type: ignore[misc]
@@ -158,14 +160,14 @@ class GroupEnd(keras.callbacks.Callback):  # type: ignore[misc]
         """Exchange the wish to stop."""
         if self._group.size == 1:
             if self.model.stop_training and batch < self._steps - 1:
-                self._begin.finish_epoch()
+                self._begin.finish_epoch(logs)
             return
         if self.model.stop_training:
             self._optimizer.stop_wish.assign(1)
             self.model.stop_training = False
         if int(self._optimizer.stop_agreed) and batch < self._steps - 1:
             self.model.stop_training = True
-            self._begin.finish_epoch()
+            self._begin.finish_epoch(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Stop after this epoch if any rank wants to."""
@@ -218,6 +220,28 @@ class Telling(keras.callbacks.Callback):  # type: ignore[misc]
             self._events.epoch(epoch, {name: float(v) for name, v in (logs or {}).items()})
 
 
+class CheckLogged(keras.callbacks.Callback):  # type: ignore[misc]
+    """Ends the training after the first epoch if it did not log what somebody waits for.
+
+    It stands behind the callbacks of the user, which may add to the logs.
+    """
+
+    def __init__(self, watched: Sequence[Watched]) -> None:
+        super().__init__()
+        self._watched = tuple(watched)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Compare.
+
+        Raises
+        ------
+        ConfigurationError
+            The epoch has no such metric.
+        """
+        if epoch == 0:
+            check_logged(self._watched, list(logs or {}))
+
+
 class StopAtTarget(keras.callbacks.Callback):  # type: ignore[misc]
     """Ends the training after the epoch that reaches the Param ``stopWhen``.
 
@@ -237,11 +261,7 @@ class StopAtTarget(keras.callbacks.Callback):  # type: ignore[misc]
             The epoch has no such metric.
         """
         logs = logs or {}
-        if self._target.metric not in logs:
-            raise ConfigurationError(
-                f"stopWhen must name a metric of the training: {', '.join(map(repr, logs))}. "
-                f"Got {str(self._target)!r}."
-            )
+        check_logged([of_target(self._target)], list(logs))
         if self._target.reached(float(logs[self._target.metric])):
             self.model.stop_training = True
 

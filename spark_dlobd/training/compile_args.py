@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from spark_dlobd.errors import ConfigurationError, ModelError
 from spark_dlobd.training.custom_objects import registered
+from spark_dlobd.training.output import snake_case
+
+_METRIC_SHORTCUTS = ("accuracy", "acc", "crossentropy", "ce")
 
 
 def compile_config(
@@ -197,23 +202,58 @@ def _complete_configs(config: dict[str, Any]) -> None:
 
 
 def _check_names(config: dict[str, Any]) -> None:
-    import keras
-
-    shortcuts = {"accuracy", "acc", "crossentropy", "ce"}
-    for argument, getter in _getters().items():
+    for argument in _getters():
         value = config.get(argument)
         for name in value if isinstance(value, list) else [value]:
-            if not isinstance(name, str) or name in keras.saving.get_custom_objects():
-                continue
-            if argument.endswith("metrics") and name in shortcuts:
-                continue
-            try:
-                getter(name)
-            except ValueError as error:
-                raise ConfigurationError(
-                    f"{argument} must name something Keras knows or that is registered with "
-                    f"@keras.saving.register_keras_serializable(). Got {name!r}."
-                ) from error
+            if isinstance(name, str):
+                _check_name(argument, name)
+
+
+def _check_name(argument: str, name: str) -> None:
+    try:
+        _get_by_name(argument, name)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{argument} must name something Keras knows or that is registered with "
+            f"@keras.saving.register_keras_serializable(). Got {name!r}."
+            f"{_nearest(argument, name)}"
+        ) from error
+    except (TypeError, KeyError) as error:
+        raise ConfigurationError(
+            f"{argument} must be an object where Keras cannot make one of the name alone. Got "
+            f"{name!r}: {error}."
+        ) from error
+
+
+def _get_by_name(argument: str, name: str) -> None:
+    import keras
+
+    shortcuts = _METRIC_SHORTCUTS if argument.endswith("metrics") else ()
+    if name not in shortcuts and name not in keras.saving.get_custom_objects():
+        _getters()[argument](name)
+
+
+def _nearest(argument: str, name: str) -> str:
+    """What is known under a name much like the one given."""
+    import keras
+
+    module, kind = {
+        "loss": (keras.losses, keras.losses.Loss),
+        "optimizer": (keras.optimizers, keras.optimizers.Optimizer),
+    }.get(argument, (keras.metrics, keras.metrics.Metric))
+    forms = {each: each for each in (_METRIC_SHORTCUTS if kind is keras.metrics.Metric else ())}
+    for each in filter(lambda each: each[0].isalpha(), dir(module)):
+        # Keras takes a class also by its name in small letters, with underscores or without
+        forms |= {form: form for form in (each, each.lower(), snake_case(each))}
+    for key, value in keras.saving.get_custom_objects().items():
+        if not isinstance(value, type) or issubclass(value, kind):
+            short = key.rpartition(">")[2]
+            forms |= {short: key, snake_case(short): key}
+    for form in difflib.get_close_matches(name, forms, 5):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            _get_by_name(argument, forms[form])
+            return f" Did you mean {forms[form]!r}?"
+    return ""
 
 
 def _optimizer_config(optimizer: Any, learning_rate: float | None) -> Any:

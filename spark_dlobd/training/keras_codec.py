@@ -6,14 +6,17 @@ Keras is imported inside the functions: importing this module costs nothing.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spark_dlobd.errors import ModelError
-from spark_dlobd.python_worker import local_folder
+from spark_dlobd.errors import ModelError, ModelTypeError
+from spark_dlobd.processes.python_worker import local_folder
+from spark_dlobd.processes.tensorflow_import import import_keras
+from spark_dlobd.training.archive import check_archive
 from spark_dlobd.training.compile_args import compile_config, compile_model, own_compile_config
 from spark_dlobd.training.custom_objects import (
     LAMBDA_REFUSED,
@@ -24,7 +27,7 @@ from spark_dlobd.training.custom_objects import (
 from spark_dlobd.training.output import output_spec
 
 if TYPE_CHECKING:
-    from spark_dlobd.training.job import ColumnSpec
+    from spark_dlobd.job.columns import ColumnSpec
 
 __all__ = [
     "CustomObjects",
@@ -49,9 +52,10 @@ def check_model(model: Any) -> None:
 
     _check_keras_backend()
     if not isinstance(model, keras.Model):
-        raise ModelError(
-            f"model must be a keras.Model of Keras {keras.__version__}. "
-            f"Got {type(model).__module__}.{type(model).__qualname__}."
+        kind = type(model)
+        raise ModelTypeError(
+            f"model must be a keras.Model of Keras {keras.__version__}. Got {model!r:.80} of type "
+            f"{kind.__module__}.{kind.__qualname__}.{_model_hint(model)}"
         )
     unbuilt = [layer.name for layer in (model, *model.layers) if not layer.built]
     if unbuilt:
@@ -59,13 +63,23 @@ def check_model(model: Any) -> None:
             f"Model {model.name!r} is not built: {', '.join(unbuilt)} has no weights yet. Start it "
             "with keras.Input(shape=...), or call it once on a batch of data before passing it."
         )
-    for kind in ("inputs", "outputs"):
-        tensors = getattr(model, kind, None)
+    for side in ("inputs", "outputs"):
+        tensors = getattr(model, side, None)
         if isinstance(tensors, (list, tuple)) and len(tensors) > 1:
             raise ModelError(
-                f"Model {model.name!r} has {len(tensors)} {kind}; models with more than one "
+                f"Model {model.name!r} has {len(tensors)} {side}; models with more than one "
                 "input or output are not supported yet. Concatenate them into one tensor."
             )
+
+
+def _model_hint(value: Any) -> str:
+    if isinstance(value, (str, Path)):
+        return f" Load it first: keras.models.load_model({str(value)!r})."
+    if hasattr(value, "getKerasModel"):
+        return " Take the network out of it: getKerasModel()."
+    if isinstance(value, type) or inspect.isroutine(value):
+        return f" Call it first: {value.__name__}()."
+    return ""
 
 
 def model_to_archive(model: Any) -> bytes:
@@ -111,10 +125,16 @@ def archive_to_model(
     Raises
     ------
     ModelError
-        If the file is damaged, holds Python code, or names unknown custom objects.
+        If the file is damaged or unpacks to more than `archive.unpacked_limit`, holds Python
+        code, or names unknown custom objects.
     """
     _check_keras_backend()
     import keras
+
+    try:
+        check_archive(archive)
+    except ModelError as error:
+        raise ModelError(f"The model cannot be rebuilt from its file. {error}") from error
 
     # Spark may kill this process at any time, and then removes what is in that folder
     folder = local_folder()
@@ -198,8 +218,7 @@ def weights_and_bytes(model: Any) -> tuple[int, int]:
 
 
 def _check_keras_backend() -> None:
-    import keras
-
+    keras = import_keras()
     if keras.backend.backend() != "tensorflow":
         raise ModelError(
             f"Keras runs on the {keras.backend.backend()!r} backend; 'tensorflow' is needed. Set "
@@ -257,8 +276,17 @@ def metric_names(model: Any, columns: ColumnSpec) -> list[str] | None:
     """Names in the logs of a compiled model; None if its own step may log anything."""
     import keras
 
-    if type(model).train_step is not keras.Model.train_step:
+    steps = ("train_step", "test_step", "compute_metrics")
+    if any(getattr(type(model), name) is not getattr(keras.Model, name) for name in steps):
         return None
+    built_metrics(model, columns)
+    return list(model.get_metrics_result())
+
+
+def built_metrics(model: Any, columns: ColumnSpec) -> list[Any]:
+    """Metrics of a compiled model, with those given to ``compile`` made for these columns."""
+    import keras
+
     tensors = [
         keras.KerasTensor((2, *column.shape), dtype)
         for column, dtype in zip(
@@ -266,4 +294,4 @@ def metric_names(model: Any, columns: ColumnSpec) -> list[str] | None:
         )
     ]
     model._symbolic_build(data_batch=tuple(tensors))
-    return list(model.get_metrics_result())
+    return list(model.metrics)

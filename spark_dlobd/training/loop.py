@@ -13,9 +13,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from spark_dlobd.data.dataset import DatasetRef, Split
-from spark_dlobd.data.plan import ShardPlan
 from spark_dlobd.data.reader import ShardReader
+from spark_dlobd.job.dataset import DatasetRef, Split
+from spark_dlobd.job.plan import ShardPlan
+from spark_dlobd.job.train_job import TrainJob, TrainResult
 from spark_dlobd.training import keras_codec
 from spark_dlobd.training.callbacks import (
     GroupBegin,
@@ -25,8 +26,8 @@ from spark_dlobd.training.callbacks import (
     callbacks_of_rank,
 )
 from spark_dlobd.training.collective import Collective
-from spark_dlobd.training.job import TrainJob, TrainResult
 from spark_dlobd.training.measure import Measurement, Tell
+from spark_dlobd.training.optimizer_state import load_optimizer_state, optimizer_state
 from spark_dlobd.training.state import average_statistics, rank_seeds, seed_states
 from spark_dlobd.training.step import GroupOptimizer, StepClock, compile_step_without_apply
 from spark_dlobd.training.virtual import VirtualWorkers
@@ -45,11 +46,15 @@ class LoopOptions:
     measured : callable or None
         Takes what this rank measures, as `Observed.measured` wants it; None measures
         nothing.
+    first_callbacks, last_callbacks : sequence of Callback
+        Run before and after all others.
     """
 
     virtual_workers: int = 1
     accumulation_steps: int = 1
     measured: Tell | None = None
+    first_callbacks: Sequence[Any] = ()
+    last_callbacks: Sequence[Any] = ()
 
 
 @dataclass
@@ -130,7 +135,12 @@ def plans(job: TrainJob, data: DatasetRef, world_size: int) -> tuple[ShardPlan, 
     if not counts["validation"]:
         return train, None
     validation = ShardPlan(
-        counts["validation"], world_size, config.batch_size, config.seed, shuffle=False
+        counts["validation"],
+        world_size,
+        config.batch_size,
+        config.seed,
+        shuffle=False,
+        idle_ranks=True,
     )
     return train, validation
 
@@ -139,7 +149,69 @@ def build_model(job: TrainJob) -> Any:
     """Rebuild and compile the model of a job."""
     model = keras_codec.archive_to_model(job.model.archive, job.model.custom_objects)
     keras_codec.compile_model(model, job.model.compile_config, job.model.custom_objects)
+    if job.model.optimizer_state:
+        load_optimizer_state(model, job.model.optimizer_state)
     return model
+
+
+@dataclass
+class RankRows:
+    """What one rank reads: its training rows and, where it has any, validation rows.
+
+    Attributes
+    ----------
+    ranks : list of int
+        Those that train in this process; several are virtual workers.
+    train : RankData
+        Of these ranks.
+    validation_plan : ShardPlan or None
+        None where nobody validates.
+    validation : RankData or None
+        None also on a rank without validation rows.
+    """
+
+    ranks: list[int]
+    train: RankData
+    validation_plan: ShardPlan | None
+    validation: RankData | None = None
+
+    @classmethod
+    def open(
+        cls, job: TrainJob, data: DatasetRef, group: Collective, virtual_workers: int
+    ) -> RankRows:
+        """Make the readers of one rank."""
+        train_plan, _ = plans(job, data, group.size * virtual_workers)
+        # virtual workers do not divide the validation
+        _, validation_plan = plans(job, data, group.size)
+        ranks = [group.rank] if virtual_workers == 1 else list(range(virtual_workers))
+        rows = cls(ranks, RankData.open(job, data, "train", train_plan, ranks), validation_plan)
+        if validation_plan is not None and validation_plan.rows(group.rank):
+            rows.validation = RankData.open(job, data, "validation", validation_plan, [group.rank])
+        return rows
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch of training."""
+        return self.train.plan.steps_per_epoch
+
+    @property
+    def validation_steps(self) -> int:
+        """Of a validation; 0 where nobody validates."""
+        return 0 if self.validation_plan is None else self.validation_plan.steps_per_epoch
+
+    @property
+    def idle_in_validation(self) -> bool:
+        """Whether other ranks validate and this one has no rows for it."""
+        return self.validation_plan is not None and self.validation is None
+
+    def validation_arguments(self, dtype: str) -> dict[str, Any]:
+        """What ``keras.Model.fit`` takes to validate on these rows."""
+        if self.validation is None:
+            return {}
+        return {
+            "validation_data": self.validation.dataset(None, dtype),
+            "validation_steps": self.validation_steps,
+        }
 
 
 def train_rank(
@@ -159,73 +231,73 @@ def train_rank(
     """
     options = options or LoopOptions()
     config = job.config
-    virtual = options.virtual_workers
-    keras.utils.set_random_seed(config.seed + group.rank)
-    train_plan, _ = plans(job, data, group.size * virtual)
-    ranks = [group.rank] if virtual == 1 else list(range(virtual))
-    train = RankData.open(job, data, "train", train_plan, ranks)
-    # virtual workers do not divide the validation
-    _, validation_plan = plans(job, data, group.size)
-    validation = None
-    validation_steps = 0
-    if validation_plan is not None:
-        validation = RankData.open(job, data, "validation", validation_plan, [group.rank])
-        validation_steps = validation_plan.steps_per_epoch
+    _seed(model, config.seed, group.rank)
+    rows = RankRows.open(job, data, group, options.virtual_workers)
     dtype = keras_codec.input_dtype(model)
-
-    clock = StepClock(train_plan, ranks)
-    for variable, value in zip(
-        seed_states(model), rank_seeds(model, config.seed, group.rank), strict=True
-    ):
-        variable.assign(value)
-    measurement = Measurement(options.measured, group, train_plan.steps_per_epoch)
+    clock = StepClock(rows.train.plan, rows.ranks)
+    measurement = Measurement(options.measured, group, rows.steps)
     with (
         measurement,
         _Instrumented(model, group, clock, options, config.seed, measurement) as instrumented,
     ):
-
-        def begin_epoch(epoch: int) -> None:
-            train.go_to(epoch)
-            clock.restart()
-
-        begin = GroupBegin(
-            group,
-            train_plan.steps_per_epoch,
-            validation_steps,
-            begin_epoch,
-            instrumented.merge_statistics,
-        )
-        end = GroupEnd(group, instrumented.optimizer, begin, train_plan.steps_per_epoch)
-        telling = Telling(events, tell_metrics=group.rank == 0)
+        begin = _begin_of_epochs(rows, group, clock, instrumented)
         started = time.monotonic()
         history = model.fit(
-            train.dataset(config.class_weight, dtype, measurement.noter),
+            rows.train.dataset(config.class_weight, dtype, measurement.noter),
             epochs=config.epochs,
             # without them Keras makes each iterator over the data twice
-            steps_per_epoch=train_plan.steps_per_epoch,
-            validation_data=None if validation is None else validation.dataset(None, dtype),
-            validation_steps=validation_steps or None,
+            steps_per_epoch=rows.steps,
+            **rows.validation_arguments(dtype),
             callbacks=[
+                *options.first_callbacks,
                 begin,
                 *measurement.callbacks(begin),
-                telling,
+                Telling(events, tell_metrics=group.rank == 0),
                 *callbacks_of_rank(config.callbacks, group.rank),
-                end,
+                GroupEnd(group, instrumented.optimizer, begin, rows.steps),
+                *options.last_callbacks,
             ],
             shuffle=False,  # the reader shuffles
             verbose=0,
         )
         seconds = time.monotonic() - started
     events.phase("collect")
+    first = group.rank == 0
     return TrainResult(
-        archive=keras_codec.model_to_archive(model) if group.rank == 0 else b"",
+        archive=keras_codec.model_to_archive(model) if first else b"",
         history={name: [float(v) for v in values] for name, values in history.history.items()},
         report={
             "fit_seconds": seconds,
-            "reading_seconds": train.seconds_reading,
-            **_epoch_facts(train_plan, begin),
+            "reading_seconds": rows.train.seconds_reading,
+            **_epoch_facts(rows.train.plan, begin),
             **_weights_facts(model),
         },
+        optimizer_state=optimizer_state(model.optimizer)
+        if first and config.keep_optimizer
+        else b"",
+    )
+
+
+def _seed(model: Any, seed: int, rank: int) -> None:
+    keras.utils.set_random_seed(seed + rank)
+    for variable, value in zip(seed_states(model), rank_seeds(model, seed, rank), strict=True):
+        variable.assign(value)
+
+
+def _begin_of_epochs(
+    rows: RankRows, group: Collective, clock: StepClock, instrumented: _Instrumented
+) -> GroupBegin:
+    def begin_epoch(epoch: int) -> None:
+        rows.train.go_to(epoch)
+        clock.restart()
+
+    return GroupBegin(
+        group,
+        rows.steps,
+        rows.validation_steps,
+        begin_epoch,
+        instrumented.merge_statistics,
+        idle_in_validation=rows.idle_in_validation,
     )
 
 

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spark_dlobd.report.sampling import Sampler
 from spark_dlobd.training.callbacks import GroupBegin
 from spark_dlobd.training.collective import Collective
+from spark_dlobd.training.sampling import Sampler
 
 _MOST_SAMPLES = 512
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from spark_dlobd.errors import ConfigurationError, ModelError
-from spark_dlobd.training.job import OutputSpec, ProblemType
+from spark_dlobd.job.train_job import OutputSpec, ProblemType
+from spark_dlobd.users_line import users_stacklevel
 
 _MULTICLASS = frozenset(
     {
@@ -100,14 +101,14 @@ def _from_logits(model: Any, loss: Any, name: str | None) -> bool:
             "probabilities. Add a softmax or sigmoid activation, or use the loss with "
             "from_logits=True.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=users_stacklevel(),
         )
     if from_logits and activation in _PROBABILITY_ACTIVATIONS:
         warnings.warn(
             f"The last layer of model {model.name!r} applies {activation}, but the loss {name!r} "
             "has from_logits=True and applies it again. Drop one of the two.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=users_stacklevel(),
         )
     return from_logits
 
@@ -173,5 +174,10 @@ def loss_name(loss: Any) -> str | None:
             loss = loss.get("class_name")
     if not isinstance(loss, str):
         return None
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", loss).lower()
+    snake = snake_case(loss)
     return _ALIASES.get(snake, snake)
+
+
+def snake_case(name: str) -> str:
+    """``MeanSquaredError`` as ``mean_squared_error``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

@@ -1,4 +1,4 @@
-"""The state of a model that gradients do not carry: statistics, seeds, metrics."""
+"""The state of a model that gradients do not carry: statistics and seeds."""
 
 from __future__ import annotations
 
@@ -34,17 +34,6 @@ def average_statistics(model: Any, group: Collective) -> None:
     """Replace each rank's moving statistics by their mean over ranks."""
     for variable in statistics(model):
         variable.assign(group.sum(np.asarray(variable)) / group.size)
-
-
-def sum_metrics(model: Any, group: Collective) -> None:
-    """Make every rank's metrics those of all rows.
-
-    The state of Keras's metrics is additive (totals and counts, confusion
-    matrices), so its sum over ranks is the state over all rows.
-    """
-    for metric in model.metrics:
-        for variable in metric.variables:
-            variable.assign(group.sum(np.asarray(variable)))
 
 
 def check_same_weights(model: Any, group: Collective, when: str) -> str:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from spark_dlobd.data.plan import ShardPlan
 from spark_dlobd.errors import ModelError
+from spark_dlobd.job.plan import ShardPlan
 from spark_dlobd.training.collective import Collective
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import tempfile
 import time
@@ -14,6 +15,12 @@ import psutil
 
 
 def own_rank() -> int:
+    import tensorflow as tf
+
+    # TensorFlow's own ring names its tasks
+    task = re.search(r"/task:(\d+)/", tf.config.list_logical_devices("CPU")[0].name)
+    if task is not None:
+        return int(task[1])
     import horovod.tensorflow as hvd
 
     return int(hvd.rank())
@@ -49,6 +56,11 @@ class KillRank(At):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Sleep(At):
+    def act(self) -> None:
+        time.sleep(75)
+
+
 class KillExecutor(At):
     def act(self) -> None:
         java = next(p for p in psutil.Process().parents() if p.name() == "java")
@@ -75,9 +87,13 @@ def ours() -> set[str]:
         text = " ".join(process.info["cmdline"] or [])
         # another run of the tests on this machine has a temporary directory of its own
         temporary = (process.info["environ"] or {}).get("TMPDIR", "")
-        same_run = temporary == os.environ.get("TMPDIR", "") or "/spark-dlobd-" in temporary
-        names = ("spark_dlobd.backends", "spark_dlobd.cost", "mpi_placeholder", "mpirun", "prted")
-        if same_run and any(name in text for name in names):
+        own = os.environ.get("TMPDIR", "")
+        folders = ("/dev/shm/spark-dlobd-", *([f"{own}/"] if own else []))
+        same_run = temporary == own or temporary.startswith(folders)
+        names = ("spark_dlobd.", "mpi_placeholder", "mpirun", "prted")
+        # Spark's Python workers keep the server that forks, and end with the session
+        kept = "spark_dlobd.processes.fork_server" in text
+        if same_run and not kept and any(name in text for name in names):
             found.add(f"process {process.info['pid']} {text[:200]}")
     for connection in psutil.Process().net_connections(kind="tcp"):
         if connection.status == psutil.CONN_LISTEN:

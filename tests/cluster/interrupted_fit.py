@@ -13,12 +13,19 @@ def main() -> None:
     import keras
     from pyspark.sql import SparkSession
 
-    from spark_dlobd import DLEstimator, HorovodConfig, ParameterServerConfig, ShuffleConfig
+    from spark_dlobd import (
+        CollectiveConfig,
+        DLEstimator,
+        HorovodConfig,
+        ParameterServerConfig,
+        ShuffleConfig,
+    )
     from tests.cluster import faults
 
     cloudpickle.register_pickle_by_value(faults)
     name, sign = sys.argv[1], sys.argv[2]
     backends = {
+        "collective": CollectiveConfig(),
         "gloo": HorovodConfig(controller="gloo"),
         "mpi": HorovodConfig(controller="mpi"),
         "parameter_server": ParameterServerConfig(),

@@ -24,8 +24,8 @@ def processes() -> list[psutil.Process]:
 
 
 def role_of(process: psutil.Process) -> str:
-    """Role and index, from the environment, e.g. ``"worker 1"``."""
-    return str(process.environ()["SPARK_DLOBD_ROLE"])
+    """Role and index, from the command line, e.g. ``"worker 1"``."""
+    return " ".join(" ".join(process.cmdline()).split()[-2:])
 
 
 def kill(role: str) -> None:

@@ -24,6 +24,8 @@ class StandaloneCluster:
         Of the daemons.
     hosts : sequence of str
         An address of the loopback network for each worker.
+    environment : mapping of str to str or None
+        Environment variables of the processes, instead of those of the tests.
     """
 
     def __init__(
@@ -31,8 +33,10 @@ class StandaloneCluster:
         folder: Path,
         conf: Mapping[str, str] | None = None,
         hosts: Sequence[str] = ("127.0.0.1", "127.0.0.1"),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = folder
+        self._environment = os.environ if environment is None else environment
         self._hosts = hosts
         self._processes: list[subprocess.Popen[bytes]] = []
         self._properties = folder / "daemons.conf"
@@ -74,7 +78,7 @@ class StandaloneCluster:
         ports = ["--host", host, "--port", "0", "--webui-port", "0"]
         properties = ["--properties-file", str(self._properties)]
         environment: dict[str, Any] = {
-            **os.environ,
+            **self._environment,
             "SPARK_HOME": str(home),
             "SPARK_LOCAL_IP": host,
             "SPARK_LOCAL_DIRS": str(self._folder),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 import pytest
 
 from spark_dlobd import (
+    CollectiveConfig,
     DLEstimator,
     HorovodConfig,
     LocalConfig,
@@ -16,6 +18,7 @@ from spark_dlobd import (
 )
 from spark_dlobd.backends.registry import backend_names
 from tests.cluster import faults
+from tests.id_network import IDS, id_network
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("nothing_left")
 BACKENDS: dict[str, Any] = {
     "local": LocalConfig(),
+    "collective": CollectiveConfig(),
     "horovod": HorovodConfig(),
     "horovod-mpi": HorovodConfig(controller="mpi"),
     "parameter_server": ParameterServerConfig(),
@@ -55,8 +59,6 @@ def weighted(spark: SparkSession) -> DataFrame:
 
 
 def fit(df: DataFrame, backend: Any, callbacks: Any = (), **params: Any) -> DLModel:
-    import keras
-
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
         [
@@ -96,6 +98,22 @@ def trained(request: pytest.FixtureRequest, weighted: DataFrame) -> DLModel:
     return fit(weighted, BACKENDS[request.param])
 
 
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+def test_whole_numbers_are_told_apart(spark: SparkSession, backend: str) -> None:
+    df = spark.createDataFrame([(float(i), i % 4) for i in IDS], "id double, label long")
+    settings: dict[str, Any] = {
+        "model": id_network(),
+        "featuresCol": "id",
+        "optimizer": "sgd",
+        "learningRate": 1.0,
+        "weightCol": None,
+        "validationIndicatorCol": None,
+    }
+    model = fit(df, BACKENDS[backend], batchSize=32, epochs=2, **settings)
+    assert model.history["accuracy"][1] == 1.0
+    assert model.transform(df).filter("prediction = label").count() == len(IDS)
+
+
 def test_history_has_every_metric_of_every_epoch(trained: DLModel) -> None:
     assert set(trained.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert {len(values) for values in trained.history.values()} == {3}
@@ -132,10 +150,73 @@ def test_loss_falls(trained: DLModel) -> None:
     assert trained.history["val_loss"][-1] < trained.history["val_loss"][0]
 
 
+def test_evaluate_says_what_the_last_validation_said(trained: DLModel, weighted: DataFrame) -> None:
+    found = trained.evaluate(weighted.filter("is_val"))
+    last = {name: trained.history[f"val_{name}"][-1] for name in ("loss", "accuracy")}
+    assert found == pytest.approx(last, rel=CURVE_TOLERANCE)
+
+
 def test_report_says_what_ran(trained: DLModel) -> None:
     assert trained.report["transport"]
     assert len(trained.report["weights_hash"]) == 64
     assert trained.report["seconds"]["train"] > 0
+
+
+@keras.saving.register_keras_serializable("contract")
+class Largest(keras.metrics.Metric):  # type: ignore[misc]
+    """Largest error, which is no sum."""
+
+    def __init__(self, name: str = "largest", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
+        self.largest = self.add_weight(initializer="zeros")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        error = keras.ops.max(keras.ops.abs(y_true - y_pred))
+        self.largest.assign(keras.ops.maximum(self.largest, error))
+
+    def result(self) -> Any:
+        return self.largest.value
+
+    def merge_state(self, metrics: Any) -> None:
+        self.largest.assign(max(m.largest for m in [self, *metrics]))
+
+
+def metrics_that_are_no_means(prefix: str) -> list[Any]:
+    return [
+        keras.metrics.R2Score(name=f"{prefix}r2"),
+        keras.metrics.RootMeanSquaredError(name=f"{prefix}rmse"),
+        keras.metrics.AUC(name=f"{prefix}auc"),
+        keras.metrics.F1Score("macro", name=f"{prefix}f1"),
+        keras.metrics.OneHotMeanIoU(3, name=f"{prefix}iou", dtype="float32"),
+        Largest(name=f"{prefix}largest"),
+    ]
+
+
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+def test_metrics_over_workers_are_those_of_evaluate_on_all_rows(
+    weighted: DataFrame, backend: str
+) -> None:
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3, "softmax")])
+    model.compile(
+        "sgd",
+        "categorical_crossentropy",
+        metrics=metrics_that_are_no_means(""),
+        weighted_metrics=metrics_that_are_no_means("weighted_"),
+    )
+    rows = weighted.selectExpr(
+        "features", "weight", "is_val", "transform(array(0, 1, 2), k -> double(k = label)) label"
+    )
+    # with such a rate the metrics of the epoch are those of the first weights
+    settings = {"loss": None, "metrics": None, "optimizer": None, "epochs": 1}
+    history = fit(rows, BACKENDS[backend], model=model, learningRate=1e-12, **settings).history
+    table = rows.toPandas()
+    for prefix, part in (("", table[~table.is_val]), ("val_", table[table.is_val])):
+        x, y = (np.stack(part[name]) for name in ("features", "label"))
+        expected = model.evaluate(x, y, 25, 0, part.weight.to_numpy(), return_dict=True)
+        assert len(expected) == 13
+        for name, value in expected.items():
+            np.testing.assert_allclose(history[prefix + name], [value], rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("backend", ["horovod", "horovod-mpi"])
@@ -172,6 +253,23 @@ def test_compressed_gradients(
     assert model.history["loss"] != reference.history["loss"]
 
 
+def test_a_network_of_bfloat16_with_horovod(weighted: DataFrame) -> None:
+    def network() -> Any:
+        keras.utils.set_random_seed(2)
+        layers = [
+            keras.layers.Dense(8, "relu", dtype="bfloat16"),
+            keras.layers.BatchNormalization(dtype="bfloat16"),
+            keras.layers.Dense(3, "softmax", dtype="bfloat16"),
+        ]
+        return keras.Sequential([keras.Input((5,), dtype="bfloat16"), *layers])
+
+    settings: dict[str, Any] = {"epochs": 1, "optimizer": "sgd"}
+    ours = fit(weighted, HorovodConfig(), model=network(), **settings)
+    theirs = fit(weighted, LocalConfig(), model=network(), **settings)
+    for name in ("loss", "val_loss"):
+        np.testing.assert_allclose(ours.history[name], theirs.history[name], rtol=3e-2)
+
+
 def test_accumulated_gradients_update_once_per_group_of_steps(weighted: DataFrame) -> None:
     config = HorovodConfig(gradient_accumulation_steps=7)
     model = fit(weighted, config, optimizer="sgd", epochs=1, shuffle=False)
@@ -180,3 +278,19 @@ def test_accumulated_gradients_update_once_per_group_of_steps(weighted: DataFram
     # one update each; dropout and BatchNorm see other batches, so only the bias agrees roughly
     ours, theirs = model.getKerasModel().weights[-1], whole.getKerasModel().weights[-1]
     np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), atol=5e-3)
+
+
+@pytest.mark.parametrize("backend", ["local", "horovod", "shuffle", "parameter_server"])
+def test_one_validation_row_for_two_workers(weighted: DataFrame, backend: str) -> None:
+    from pyspark.sql import functions as F
+
+    row = weighted.first()
+    assert row is not None
+    one = weighted.withColumn("is_val", F.col("weight") == F.lit(row.weight))
+    model = fit(one, BACKENDS[backend], epochs=2)
+    assert model.report["rows"] == {"train": 202, "validation": 1}
+    assert {len(values) for values in model.history.values()} == {2}
+    x, y, weight = (np.array([value]) for value in (row.features, row.label, row.weight))
+    loss, accuracy = model.getKerasModel().evaluate(x, y, sample_weight=weight, verbose=0)
+    assert model.history["val_loss"][-1] == pytest.approx(loss, rel=1e-5)
+    assert model.history["val_accuracy"][-1] == accuracy

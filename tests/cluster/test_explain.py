@@ -32,6 +32,7 @@ def test_explain_with_two_executors(blobs: DataFrame) -> None:
     assert found.cluster.bytes_per_s is not None and found.cluster.bytes_per_s > 1e5
     assert found.step.workers == found.step.workers_per_host == 2
     assert {one.backend for one in found.predictions} == {
+        "collective",
         "horovod",
         "local",
         "parameter_server",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from spark_dlobd import DLEstimator, HorovodConfig
+from spark_dlobd import CollectiveConfig, DLEstimator, HorovodConfig
 from spark_dlobd.errors import (
     NonFiniteLossError,
     ResourceError,
@@ -20,6 +22,7 @@ from spark_dlobd.errors import (
     TrainingTimeoutError,
     WorkerError,
     WorkerLostError,
+    WorkerStalledError,
 )
 from tests.cluster import faults
 
@@ -27,10 +30,14 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 pytestmark = [pytest.mark.usefixtures("nothing_left"), pytest.mark.timeout(120)]
-CONTROLLERS = ["gloo", "mpi"]
+BACKENDS: dict[str, Any] = {
+    "gloo": HorovodConfig(),
+    "mpi": HorovodConfig(controller="mpi"),
+    "collective": CollectiveConfig(),
+}
 
 
-def estimator(controller: str, *callbacks: Any, **params: Any) -> DLEstimator:
+def estimator(name: str, *callbacks: Any, **params: Any) -> DLEstimator:
     import keras
 
     model = keras.Sequential(
@@ -39,7 +46,7 @@ def estimator(controller: str, *callbacks: Any, **params: Any) -> DLEstimator:
     settings = {
         "model": model,
         "loss": "sparse_categorical_crossentropy",
-        "backend": HorovodConfig(controller=controller),
+        "backend": BACKENDS[name],
         "numTrainWorkers": 2,
         "batchSize": 20,
         "epochs": 3,
@@ -58,34 +65,34 @@ def fails_within(seconds: float, estimator: DLEstimator, df: DataFrame, error: t
     return caught.value
 
 
-@pytest.mark.parametrize("controller", CONTROLLERS)
-def test_user_exception_on_one_rank(blobs: DataFrame, controller: str) -> None:
-    error = fails_within(60, estimator(controller, faults.Raise(rank=1)), blobs, WorkerError)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_user_exception_on_one_rank(blobs: DataFrame, backend: str) -> None:
+    error = fails_within(60, estimator(backend, faults.Raise(rank=1)), blobs, WorkerError)
     assert error.rank == 1
     assert error.phase.startswith("train epoch 1")
     assert "ZeroDivisionError: the user's own mistake" in str(error)
     assert "in act" in error.worker_traceback
 
 
-@pytest.mark.parametrize("controller", CONTROLLERS)
-def test_rank_killed(blobs: DataFrame, controller: str) -> None:
-    error = fails_within(60, estimator(controller, faults.KillRank(rank=1)), blobs, WorkerLostError)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rank_killed(blobs: DataFrame, backend: str) -> None:
+    error = fails_within(60, estimator(backend, faults.KillRank(rank=1)), blobs, WorkerLostError)
     assert error.rank == 1
     assert "SIGKILL" in str(error)
     assert error.phase.startswith("train epoch 1")
 
 
-@pytest.mark.parametrize("controller", CONTROLLERS)
-def test_executor_killed(blobs: DataFrame, controller: str) -> None:
-    est = estimator(controller, faults.KillExecutor(rank=1))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_executor_killed(blobs: DataFrame, backend: str) -> None:
+    est = estimator(backend, faults.KillExecutor(rank=1))
     error = fails_within(60, est, blobs, WorkerLostError)
     assert error.rank == 1
     assert "executor" in str(error)
 
 
-@pytest.mark.parametrize("controller", CONTROLLERS)
-def test_loss_not_finite(blobs: DataFrame, controller: str) -> None:
-    est = estimator(controller, loss="mse", optimizer="sgd", learningRate=1e30, metrics=[])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_loss_not_finite(blobs: DataFrame, backend: str) -> None:
+    est = estimator(backend, loss="mse", optimizer="sgd", learningRate=1e30, metrics=[])
     est.setModel(_linear())
     error = fails_within(60, est, blobs, NonFiniteLossError)
     assert "epoch 0, step" in str(error)
@@ -105,9 +112,9 @@ def test_more_workers_than_slots(blobs: DataFrame) -> None:
     assert "offers 2" in str(error)
 
 
-@pytest.mark.parametrize("controller", CONTROLLERS)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_cancelled_job_group(
-    spark: SparkSession, blobs: DataFrame, tmp_path: Path, controller: str
+    spark: SparkSession, blobs: DataFrame, tmp_path: Path, backend: str
 ) -> None:
     from pyspark import InheritableThread
 
@@ -117,7 +124,7 @@ def test_cancelled_job_group(
     def fit() -> None:
         spark.sparkContext.setJobGroup("the user's group", "a fit")
         try:
-            estimator(controller, faults.Touch(str(sign)), epochs=50).fit(blobs)
+            estimator(backend, faults.Touch(str(sign)), epochs=50).fit(blobs)
         except BaseException as error:
             outcome.append(error)
 
@@ -131,10 +138,10 @@ def test_cancelled_job_group(
     assert "cancelled" in str(outcome[0])
 
 
-@pytest.mark.parametrize("controller", [*CONTROLLERS, "parameter_server"])
-def test_ctrl_c(tmp_path: Path, controller: str) -> None:
+@pytest.mark.parametrize("backend", [*BACKENDS, "parameter_server"])
+def test_ctrl_c(tmp_path: Path, backend: str) -> None:
     sign = tmp_path / "training"
-    program = [sys.executable, "-m", "tests.cluster.interrupted_fit", controller, str(sign)]
+    program = [sys.executable, "-m", "tests.cluster.interrupted_fit", backend, str(sign)]
     root = Path(__file__).parents[2]
     driver = subprocess.Popen(
         program, cwd=root, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -157,14 +164,42 @@ def _wait_for(path: Path, seconds: float) -> None:
         event.wait(0.1)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rank_that_keeps_the_others_waiting(blobs: DataFrame, backend: str) -> None:
+    config = replace(BACKENDS[backend], stall_timeout_s=3)
+    est = estimator(backend, faults.Sleep(rank=1), backend=config)
+    error = fails_within(60, est, blobs, WorkerStalledError)
+    assert error.rank == 1
+    assert error.phase == "train epoch 1, after step 2"
+    assert "for 3 s in which rank 0 waited for it" in str(error)
+    assert "stall_timeout_s=3" in str(error)
+
+
+def test_a_taken_port_is_passed_over(blobs: DataFrame) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        port = taken.getsockname()[1]
+        est = estimator("collective", backend=CollectiveConfig(port_range=(port, port + 20)))
+        assert est.fit(blobs).report["transport"] == "ring: grpc over tcp"
+
+
+def test_no_free_port(blobs: DataFrame) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        port = taken.getsockname()[1]
+        est = estimator("collective", backend=CollectiveConfig(port_range=(port, port)))
+        error = fails_within(40, est, blobs, WorkerError)
+    assert f"No port is free for a rank on {socket.gethostname()}: tried {port} to" in str(error)
+
+
 def test_ranks_that_do_not_meet_in_time(blobs: DataFrame) -> None:
     config = HorovodConfig(start_timeout_s=1)
     error = fails_within(40, estimator("gloo", backend=config), blobs, TrainingTimeoutError)
     assert "start_timeout_s" in str(error)
 
 
-@pytest.mark.parametrize("controller", CONTROLLERS)
-def test_the_cluster_trains_after_all_that(blobs: DataFrame, controller: str) -> None:
-    model = estimator(controller, epochs=2).fit(blobs)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_cluster_trains_after_all_that(blobs: DataFrame, backend: str) -> None:
+    model = estimator(backend, epochs=2).fit(blobs)
     assert model.report["weights_hash"]
     assert model.history["loss"][1] < model.history["loss"][0]

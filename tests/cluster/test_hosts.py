@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import spark_dlobd
-from spark_dlobd.characterize.hosts import EmulatedHosts, remove_stale
+from spark_dlobd.characterize.run.hosts import EmulatedHosts, remove_stale
 
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None,
@@ -56,7 +56,7 @@ def test_tasks_run_on_both_hosts(trained: dict[str, Any]) -> None:
     assert all(address.startswith("10.77.") for address in trained["addresses"])
 
 
-@pytest.mark.parametrize("backend", ["gloo", "mpi", "mpi-ucx", "shuffle"])
+@pytest.mark.parametrize("backend", ["collective", "gloo", "mpi", "mpi-ucx", "shuffle"])
 def test_loss_curve_is_that_of_virtual_workers(trained: dict[str, Any], backend: str) -> None:
     np.testing.assert_allclose(trained[backend]["loss"], trained["local"]["loss"], rtol=1e-5)
 
@@ -86,7 +86,7 @@ def test_nothing_is_left_after_a_failure() -> None:
 def test_hosts_of_a_killed_process_are_removed() -> None:
     program = (
         "import os, signal, contextlib\n"
-        "from spark_dlobd.characterize.hosts import EmulatedHosts\n"
+        "from spark_dlobd.characterize.run.hosts import EmulatedHosts\n"
         "EmulatedHosts(1)._make_network(contextlib.ExitStack())\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -18,6 +18,7 @@ import pytest
 
 from tests.cluster.shuffle_faults import Fault
 from tests.cluster.standalone import StandaloneCluster
+from tests.small_disk import small_disk
 
 pytestmark = [pytest.mark.usefixtures("nothing_left"), pytest.mark.timeout(450)]
 CURVE_TOLERANCE = 1e-5
@@ -183,35 +184,18 @@ def test_fits_leave_nothing_on_the_disks_of_executors(many_fits: dict[str, Any])
     assert third["bytes"] <= second["bytes"]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
-    mounted = subprocess.run(mount, capture_output=True, text=True, timeout=10)
-    if mounted.returncode != 0:
-        pytest.skip(f"a small tmpfs cannot be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True, timeout=10)
-
-
-def test_full_disk(tmp_path: Path, small_disk: Path) -> None:
-    conf = {"spark.local.dir": str(small_disk)}
+def test_full_disk(tmp_path: Path) -> None:
     config = {"iterations_per_job": 64}
     # 4 MB of weights, so 8 MB go through the shuffle in every step
-    result = run(
-        tmp_path / "run",
-        "failing",
-        master=LOCAL_CLUSTER,
-        conf=conf,
-        config=config,
-        hidden=100_000,
-    )
+    with small_disk(tmp_path / "disk", "24m") as folder:
+        result = run(
+            tmp_path / "run",
+            "failing",
+            master=LOCAL_CLUSTER,
+            conf={"spark.local.dir": str(folder)},
+            config=config,
+            hidden=100_000,
+        )
     assert result["error"] == "WorkerError"
     assert "No space left on device" in result["message"].splitlines()[0]
     assert result["seconds"] < 60

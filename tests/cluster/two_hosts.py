@@ -14,16 +14,18 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from spark_dlobd import (
+    CollectiveConfig,
     DLEstimator,
     HorovodConfig,
     LocalConfig,
     ParameterServerConfig,
     ShuffleConfig,
 )
-from spark_dlobd.characterize.hosts import EmulatedHosts
+from spark_dlobd.characterize.run.hosts import EmulatedHosts
 
 BACKENDS: dict[str, Any] = {
     "local": LocalConfig(),
+    "collective": CollectiveConfig(),
     "gloo": HorovodConfig(),
     "mpi": HorovodConfig(controller="mpi"),
     "mpi-ucx": HorovodConfig(controller="mpi", transport="ucx", ucx_tls="tcp,self"),

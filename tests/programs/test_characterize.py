@@ -17,13 +17,20 @@ import psutil
 import pytest
 
 import spark_dlobd
-from spark_dlobd.characterize.results import ResultsFile
+from spark_dlobd.characterize.results.file import ResultsFile
 
 SWEEP = (
     "models=softmax", "data=generated-mnist", "workers=1", "batch=50", "rows=200", "test_rows=50",
     "time_limit_s=120",
 )  # fmt: skip
 _TREE = Path(spark_dlobd.__file__).parents[1]
+
+
+WITHOUT_HOROVOD = """
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name == "horovod" else found(name, *more)
+"""
 
 
 class Sweeps:
@@ -34,9 +41,16 @@ class Sweeps:
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
         self.started: list[subprocess.Popen[str]] = []
+        self.modules = folder / "modules"
+
+    def without_horovod(self) -> None:
+        """Let every Python that is started from now on not find it."""
+        self.modules.mkdir()
+        (self.modules / "sitecustomize.py").write_text(WITHOUT_HOROVOD)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": str(_TREE), "TMPDIR": str(self.temporary)}
+        path = os.pathsep.join(map(str, (self.modules, _TREE)))
+        environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(self.temporary)}
         environment.pop("MLFLOW_TRACKING_URI", None)
         program = "from spark_dlobd.cli import main; main()"
         command = [sys.executable, "-c", program, "characterize", *words]
@@ -93,7 +107,7 @@ def mlflow_runs(folder: Path) -> list[tuple[str, str]]:
         return store.execute("select name, status from runs order by start_time").fetchall()
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_a_sweep_is_interrupted_and_goes_on(sweeps: Sweeps) -> None:
     words = (*SWEEP, "backends=local,shuffle", "name=two backends")
     process = sweeps.start(*words)
@@ -184,6 +198,29 @@ def test_what_cannot_run_is_refused_before_anything_is_written(sweeps: Sweeps) -
         assert said in text
     assert not (sweeps.output / "results.jsonl").exists()
     assert not list(sweeps.output.glob("logs"))
+
+
+@pytest.mark.timeout(600)
+def test_quick_needs_neither_file_nor_horovod(sweeps: Sweeps) -> None:
+    sweeps.without_horovod()
+    code, text = sweeps.run("--quick", "--dry-run")
+    assert code == 0, text
+    assert re.search(r"3 of 3 runs to do, about [\d.]+ (s|min)", text), text
+    assert "Left out: horovod: it is not installed, `spark-dlobd build-horovod`" in text
+
+    code, text = sweeps.run("--quick", "backends=horovod")
+    assert (code, "Error: Nothing of this sweep can run here: horovod" in text) == (2, True), text
+    assert not sweeps.output.exists()
+
+    small = ("models=softmax", "rows=200", "test_rows=50", "epochs=1", "backends=local,horovod")
+    code, text = sweeps.run("--quick", *small, "--no-mlflow")
+    assert code == 0, text
+    assert "1 of 1 runs to do, about " in text and "Left out: horovod: it is not" in text
+    (record,) = sweeps.records
+    assert record.case.backend == "local" and record.finished and not record.explanation
+    page = (sweeps.output / "index.html").read_text()
+    assert "SoftMax Regression on generated" in page.split('id="findings"')[0]
+    assert "Left out: horovod: it is not installed" in page
 
 
 def test_a_dry_run_starts_nothing(sweeps: Sweeps) -> None:

@@ -78,7 +78,7 @@ def regressor(**params: Any) -> DLEstimator:
         ({"labelCol": "name"}, r"label column 'name' must be numeric. Got string: .*StringIndexer"),
         ({"featuresCol": "name"}, r"feature column 'name' must be a number.*Got string.*Index"),
         ({"weightCol": "name"}, r"weight column 'name' must be numeric. Got string"),
-        ({"validationIndicatorCol": "k"}, r"column 'k' must be boolean. Got bigint: cast it"),
+        ({"validationIndicatorCol": "name"}, r"'name' must be boolean, or a number.*Got string"),
         ({"featuresCol": "id"}, r"'id' holds one number per row, the model expects shape \(2,\)"),
         ({"batchSize": 2, "numTrainWorkers": 3}, r"batchSize must be at least numTrainWorkers"),
         (
@@ -101,7 +101,7 @@ def regressor(**params: Any) -> DLEstimator:
         ),
         ({"optimizer": "sdg"}, r"optimizer must name something Keras knows.*'sdg'"),
         ({"metrics": ["acuracy"]}, r"metrics must name something Keras knows.*'acuracy'"),
-        ({"backend": "spark"}, r"backend must be 'auto' or one of .*'local'.* Got 'spark'\."),
+        ({"backend": "spark"}, r"backend must be 'auto', one of .*'local'.* Got 'spark'\."),
         ({"cacheDir": "/proc/nowhere"}, r"cacheDir must be a directory that can be written"),
         ({"cacheDir": "warehouse://x/y"}, r"cacheDir must be a directory .*warehouse"),
     ],
@@ -133,13 +133,16 @@ def test_settings_of_a_classifier(
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"batchSize": 0}, r"batchSize must be an int in \[1, inf\)\. Got 0\."),
-        ({"batchSize": -1}, r"batchSize must be an int in \[1, inf\)\. Got -1\."),
-        ({"batchSize": "a"}, r"batchSize must be an int in \[1, inf\)\. Got 'a'\."),
-        ({"batchSize": True}, r"batchSize must be an int in \[1, inf\)\. Got True\."),
-        ({"epochs": 0}, r"epochs must be an int in \[1, inf\)\. Got 0\."),
-        ({"validationFraction": 1.0}, r"validationFraction must be a float in \[0, 1\)\. Got 1"),
-        ({"seed": -1}, r"seed must be an int in \[0, \d+\]\. Got -1\."),
+        ({"batchSize": 0}, r"batchSize must be an int of at least 1\. Got 0\."),
+        ({"batchSize": -1}, r"batchSize must be an int of at least 1\. Got -1\."),
+        ({"batchSize": "a"}, r"batchSize must be an int of at least 1\. Got 'a'\."),
+        ({"batchSize": True}, r"batchSize must be an int of at least 1\. Got True\."),
+        ({"epochs": 0}, r"epochs must be an int of at least 1\. Got 0\."),
+        (
+            {"validationFraction": 1.0},
+            r"validationFraction must be a float of at least 0 and below 1\. Got 1",
+        ),
+        ({"seed": -1}, r"seed must be an int from 0 to \d+\. Got -1\."),
         ({"backend": 3}, r"backend must be 'auto', one of .*'local'.* Got 3 of type int\."),
         (
             {"backend": {"name": "horovod", "speed": 3}},
@@ -168,7 +171,7 @@ def test_callbacks_that_cannot_be_copied(spark: SparkSession, table: DataFrame) 
 
 def test_values_of_a_param_map_are_checked(table: DataFrame) -> None:
     wrong = regressor()
-    with pytest.raises(ConfigurationError, match=r"epochs must be an int in \[1, inf\)\. Got 0"):
+    with pytest.raises(ConfigurationError, match=r"epochs must be an int of at least 1\. Got 0"):
         wrong.fit(table, {wrong.epochs: 0})
 
 
@@ -206,7 +209,9 @@ def test_models_that_cannot_be_trained(spark: SparkSession, table: DataFrame) ->
             ConfigurationError, match=r"model must be a built keras.Model. Got None"
         ):
             DLEstimator(tracking="none", loss="mse").fit(table)
-        with pytest.raises(ModelError, match=r"model must be a keras.Model .* Got builtins.int"):
+        with pytest.raises(
+            ModelError, match=r"model must be a keras.Model .* Got 3 of type builtins.int\.$"
+        ):
             DLEstimator(model=3)
         with pytest.raises(ModelError, match=r"'lazy' is not built.* keras.Input"):
             DLEstimator(model=keras.Sequential([keras.layers.Dense(1)], name="lazy"))
@@ -268,6 +273,12 @@ def test_labels_of_a_classifier(table: DataFrame, expression: str, message: str)
         ("weight", "if(id < 2, null, weight)", r"'weight' \(weight\): 2 null"),
         ("weight", "if(id < 2, -1, weight)", r"'weight' \(weight\): 2 negative"),
         ("held", "if(id < 2, null, held)", r"'held' \(indicator\): 2 null"),
+        ("held", "if(id < 2, 2, int(held))", r"'held' \(indicator\): 2 neither 0 nor 1"),
+        (
+            "held",
+            "if(id < 1, double('nan'), double(held))",
+            r"'held' \(indicator\): 1 neither 0 nor 1",
+        ),
     ],
 )
 def test_rows_that_cannot_be_trained_on(
@@ -279,7 +290,10 @@ def test_rows_that_cannot_be_trained_on(
 
 
 def test_several_labels_for_one_unit(table: DataFrame) -> None:
-    message = r"'array' \(label\): 8 wrong length \(expected 1 element for shape \(\), seen 2\)"
+    message = (
+        r"'array' \(label\): 8 wrong length \(expected 1 element for shape \(\), seen 2\)\n"
+        r"End the network with keras.layers.Dense\(2\), or give 'array' 1 element a row"
+    )
     with pytest.raises(DataError, match=message):
         regressor(labelCol="array").fit(table)
 
@@ -304,7 +318,6 @@ def test_one_hot_labels_of_another_width(table: DataFrame) -> None:
         (0, {}, r"The DataFrame has no rows"),
         (2, {"numTrainWorkers": 3}, r"The train split has 2 rows for 3 workers"),
         (3, {"validationFraction": 1e-9}, r"validation split has no rows.*1e-09 is too small"),
-        (3, {"validationIndicatorCol": "held"}, r"validation split has no rows.*'held' must be"),
     ],
 )
 def test_too_few_rows(table: DataFrame, rows: int, params: dict[str, Any], message: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spark_dlobd.characterize.datasets import load_dataset
+from spark_dlobd.characterize.subjects.datasets import load_dataset
 from spark_dlobd.errors import ConfigurationError
 from tests.unit.test_characterize_datasets import write_cifar, write_images
 
@@ -75,7 +75,7 @@ def test_a_model_learns_generated_images(spark: SparkSession) -> None:
     from pyspark.ml.evaluation import MulticlassClassificationEvaluator
 
     from spark_dlobd import DLEstimator
-    from spark_dlobd.characterize.models import build_model
+    from spark_dlobd.characterize.subjects.models import build_model
 
     data = load_dataset(spark, "generated-mnist", rows=2000, test_rows=500)
     fitted = DLEstimator(

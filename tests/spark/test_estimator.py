@@ -227,10 +227,12 @@ def test_class_weights_of_one_unit(table: DataFrame) -> None:
     np.testing.assert_allclose(weights(model), expected, **CLOSE)
 
 
-def test_validation_by_indicator(table: DataFrame) -> None:
+@pytest.mark.parametrize("kind", ["boolean", "tinyint", "bigint", "double", "decimal(3,1)"])
+def test_validation_by_indicator(table: DataFrame, kind: str) -> None:
+    marked = table.withColumn("held", F.col("held").cast("int").cast(kind))
     model = estimator(
         linear(), labelCol="y", validationIndicatorCol="held", batchSize=6, metrics=["mae"]
-    ).fit(table)
+    ).fit(marked)
     kernel = squares_step(X[:6], Y[:6])
     np.testing.assert_allclose(weights(model), kernel, **CLOSE)
     left = (X[6:] @ kernel)[:, 0] - Y[6:]

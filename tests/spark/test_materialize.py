@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 
 from spark_dlobd.data.columns import feature_column, label_column, weight_column
-from spark_dlobd.data.materialize import ValidationSplit, materialize, reuse_data
-from spark_dlobd.data.plan import ShardPlan
+from spark_dlobd.data.materialize import (
+    ValidationSplit,
+    materialize,
+    missing_validation,
+    reuse_data,
+)
 from spark_dlobd.data.reader import ShardReader
 from spark_dlobd.errors import ConfigurationError, DataError
-from spark_dlobd.training.job import ColumnSpec
+from spark_dlobd.job.columns import ColumnSpec
+from spark_dlobd.job.plan import ShardPlan
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -64,7 +69,7 @@ def numbers(spark, rows=20, partitions=2):
         ("array(double(id), id + 0.5D)", "float32", lambda i: [i, i + 0.5]),
         ("array(decimal(id), 1.5BD)", "float32", lambda i: [i, 1.5]),
         ("array(tinyint(id), tinyint(-3))", "int8", lambda i: [i, -3]),
-        ("array(id, 5000000000)", "int64", lambda i: [i, 5_000_000_000]),
+        ("array(id, 5000000000)", "float32", lambda i: [i, 5_000_000_000]),
         ("array(id % 2 = 1, true)", "uint8", lambda i: [i % 2, 1]),
         ("unhex(concat('FF', lpad(hex(id), 2, '0')))", "uint8", lambda i: [255, i]),
     ],
@@ -275,16 +280,37 @@ def test_fewer_rows_than_workers_is_an_error(spark):
         pass
 
 
-def test_empty_split_is_an_error(spark):
-    df = numbers(spark).selectExpr("x", "y", "false v", "true a")
-    with (
-        pytest.raises(DataError, match=r"validation split has no rows.*'v' must be true for some"),
-        materialize(df, spec(df), validation=ValidationSplit(indicator="v")),
-    ):
-        pass
+def test_fewer_validation_rows_than_workers_are_read_by_some(spark):
+    df = numbers(spark).selectExpr("x", "y", "y = 7 v")
+    split = ValidationSplit(indicator="v")
+    with materialize(df, spec(df), validation=split, world_size=3) as data:
+        assert [group.rows for group in data.validation] == [1]
+        plan = ShardPlan.of(data.validation, 3, 4, seed=0, shuffle=False, idle_ranks=True)
+        read = [list(ShardReader(data, "validation", plan, rank).blocks()) for rank in range(3)]
+    assert [[block.label.tolist() for block in blocks] for blocks in read] == [[], [], [[7]]]
+
+
+def test_an_indicator_that_is_nowhere_true_is_no_error(spark):
+    df = numbers(spark).selectExpr("x", "y", "y = 1000 v", "y = 3 w")
+    for name, held in (("v", 0), ("w", 1)):
+        split = ValidationSplit(indicator=name)
+        with materialize(df, spec(df), validation=split) as data:
+            assert (data.rows("train"), data.rows("validation")) == (20 - held, held)
+            said = missing_validation(data, split) or "nothing"
+        wanted = "nothing" if held else "trains without validation: 'v' is true in none of the 20"
+        assert wanted in said
+
+
+def test_a_split_that_leaves_nothing_is_an_error(spark):
+    df = numbers(spark, rows=3).selectExpr("x", "y", "true a")
     with (
         pytest.raises(DataError, match=r"train split has no rows.*'a' must be"),
         materialize(df, spec(df), validation=ValidationSplit(indicator="a")),
+    ):
+        pass
+    with (
+        pytest.raises(DataError, match=r"validation split has no rows.*fraction 1e-09 is too"),
+        materialize(df, spec(df), validation=ValidationSplit(fraction=1e-9)),
     ):
         pass
 
@@ -379,7 +405,7 @@ def test_reuse_writes_equal_plans_once(spark, temporary):
             pass
         with materialize(numbers(spark), spec(numbers(spark)), world_size=2) as second:
             assert read(second, world=2)[1].tolist() == list(range(20))
-        assert second is first
+        assert second == first
         other = numbers(spark, rows=21)
         with materialize(other, spec(other)) as third:
             assert third.root != first.root
@@ -426,3 +452,38 @@ def test_reuse_after_a_failure_tries_again(spark):
                 materialize(df, spec(df, classes=2)),
             ):
                 pass
+
+
+def test_a_fit_whose_indicator_is_nowhere_true_warns_in_its_report(spark, caplog):
+    from tests.spark.tiny import X, Y, estimator, linear, squares_step, weights
+
+    rows = [(x.tolist(), float(y), False) for x, y in zip(X, Y, strict=True)]
+    df = spark.createDataFrame(rows, "features array<double>, label double, v boolean")
+    with caplog.at_level("WARNING", logger="spark_dlobd"):
+        model = estimator(linear(), validationIndicatorCol="v").fit(df)
+    np.testing.assert_allclose(weights(model), squares_step(X, Y), rtol=1e-5)
+    assert set(model.history) == {"loss"}
+    assert model.report["rows"] == {"train": 8, "validation": 0}
+    (warning,) = model.report["warnings"]
+    assert "'v' is true in none of the 8 rows" in warning
+    assert warning in caplog.text
+
+
+def test_nobody_may_wait_for_validation_whose_indicator_is_nowhere_true(spark):
+    keras = pytest.importorskip("keras")
+    from tests.spark.tiny import estimator, linear
+
+    began = []
+    begin = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: began.append(1))
+    df = spark.createDataFrame(
+        [([1.0, 2.0], 1.0, 0)] * 4, "features array<double>, label double, v int"
+    )
+    stopping = [keras.callbacks.EarlyStopping(monitor="val_loss"), begin]
+    for params, who in (
+        ({"callbacks": stopping}, "monitor of EarlyStopping is 'val_loss'"),
+        ({"callbacks": [begin], "stopWhen": "val_loss < 1"}, "stopWhen is 'val_loss < 1'"),
+    ):
+        why = rf"{who}, which needs validation rows\. 'v' is true in none of the 4 rows"
+        with pytest.raises(ConfigurationError, match=why):
+            estimator(linear(), validationIndicatorCol="v", **params).fit(df)
+    assert not began

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from spark_dlobd.data.dataset import DatasetRef, RowGroup
+from spark_dlobd.job.columns import ColumnSpec, TensorColumn
+from spark_dlobd.job.dataset import DatasetRef, RowGroup
 from spark_dlobd.tracking import MlflowTracker, Reporter, log_pipeline_model
-from spark_dlobd.training.job import ColumnSpec, TensorColumn
 from tests.spark.mlflow_server import wait_for
 
 if TYPE_CHECKING:
@@ -59,10 +59,10 @@ def test_metrics_are_visible_while_the_run_goes_on(client: MlflowClient, tmp_pat
     told.start({"batchSize": 8}, TAGS)
     told.step(0, 0, {"loss": 0.75})
     run_id = wait_for(lambda: tracker.run_id, "a run")
-    wait_for(lambda: "step/loss" in client.get_run(run_id).data.metrics, "the first metric")
+    wait_for(lambda: "step_loss" in client.get_run(run_id).data.metrics, "the first metric")
     run = client.get_run(run_id)
     assert run.info.status == "RUNNING"
-    assert run.data.metrics["step/loss"] == 0.75
+    assert run.data.metrics["step_loss"] == 0.75
     told.epoch(0, {"loss": 0.5})
     wait_for(lambda: client.get_run(run_id).data.metrics.get("loss") == 0.5, "the epoch metric")
     told.finish("FINISHED", {})
@@ -70,27 +70,15 @@ def test_metrics_are_visible_while_the_run_goes_on(client: MlflowClient, tmp_pat
     assert nothing_left(tmp_path)
 
 
-def test_a_tag_that_comes_late_replaces_the_first(client: MlflowClient) -> None:
-    tracker = MlflowTracker()
-    told = reporter(tracker)
-    told.start({}, {**TAGS})
-    told.tag({"backend": "shuffle", "long": "x" * 9000})
-    told.finish("FINISHED", {})
-    assert tracker.run_id is not None
-    tags = client.get_run(tracker.run_id).data.tags
-    assert (tags["backend"], tags["backend.reason"]) == ("shuffle", "one worker")
-    assert set(tags["long"]) == {"x"}
-
-
 def test_own_run_holds_everything_and_is_ended(client: MlflowClient, tmp_path: Path) -> None:
     tracker = MlflowTracker(run_name="mine")
     told = reporter(tracker)
     long = "x" * 7000
-    fit(told, note=long, stages=[1, {"a": None}])
+    fit(told, note=long, stages=[1, {"a": None}], cacheDir=None)
     run = client.get_run(tracker.run_id)
     assert (run.info.status, run.info.run_name) == ("FINISHED", "mine")
     assert run.info.end_time >= run.info.start_time
-    assert series(client, tracker.run_id, "step/loss") == [
+    assert series(client, tracker.run_id, "step_loss") == [
         (0, 1.0), (1, 1.0), (2, 1.0), (3, 0.5), (4, 0.5), (5, 0.5)
     ]  # fmt: skip
     assert series(client, tracker.run_id, "val_loss") == [(0, 1.5), (1, 0.75)]
@@ -100,10 +88,13 @@ def test_own_run_holds_everything_and_is_ended(client: MlflowClient, tmp_path: P
     assert params["stages"] == '[1, {"a": null}]'
     tags = run.data.tags
     assert tags["backend.reason"] == "one worker"
-    assert tags["system.pyspark"].startswith("4.")
+    assert not [name for name in tags if name.startswith("system.")]
     assert tags["spark_dlobd.status"] == "FINISHED"
     full = mlflow.artifacts.load_dict(f"runs:/{tracker.run_id}/params.json")
-    assert full["note"] == long
+    assert (full["note"], full["cacheDir"]) == (long, None)
+    assert "cacheDir" not in params
+    system = mlflow.artifacts.load_dict(f"runs:/{tracker.run_id}/system.json")
+    assert system["pyspark"].startswith("4.") and system["cores"] >= 1
     report = mlflow.artifacts.load_dict(f"runs:/{tracker.run_id}/report.json")
     assert report["report"] == {"seconds": {"train": 1.5}}
     assert report["history"]["loss"] == [1.0, 0.5]
@@ -111,6 +102,56 @@ def test_own_run_holds_everything_and_is_ended(client: MlflowClient, tmp_path: P
     assert Path(curves).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert nothing_left(tmp_path)
     assert mlflow.active_run() is None
+
+
+WHOLE: dict[str, Any] = {
+    "backend": "shuffle",
+    "workers": 2,
+    "total_seconds": 12.34,
+    "epoch_seconds": [1.0, 1.0],
+    "metrics_over_time": {"loss": [[0, 1.0, 1.0], [1, 2.0, 0.5]]},
+    "rows_per_second": [],
+    "seconds": {"train": 2.0},
+    "accuracy": {"metric": None, "seconds": {}},
+    "limit": {"by": "compute", "text": "Compute limits this fit."},
+    "system": {},
+    "warnings": [],
+}
+"""As much of a report as its page and description are made of."""
+
+
+def test_a_run_of_ours_is_named_and_described(client: MlflowClient) -> None:
+    tracker = MlflowTracker()
+    told = reporter(tracker)
+    network = {"name": "lenet", "class": "Sequential", "weights": 431080, "layers": ["Dense 10"]}
+    told.start({"network": network, "numTrainWorkers": 2}, TAGS)
+    run_id = wait_for(lambda: tracker.run_id, "a run")
+    assert client.get_run(run_id).info.run_name.startswith("lenet, local, 2 workers, 20")
+    told.finish("FINISHED", {**WHOLE, "network": network})
+    run = client.get_run(run_id)
+    assert run.info.run_name.startswith("lenet, local, 2 workers, 20")
+    assert run.data.tags["mlflow.note.content"] == (
+        "**loss 0.5**; 2 epochs, finished after 12.3 s.\n\n"
+        "lenet (Sequential, 431,080 weights), backend shuffle, 2 workers.\n\n"
+        "Compute limits this fit.\n\n"
+        "The whole report is `report.html` among the artifacts."
+    )
+    assert run.data.params["network.weights"] == "431080"
+    assert run.data.params["network.layers"] == "Dense 10"
+
+
+def test_name_and_description_that_the_user_gave_stay(client: MlflowClient) -> None:
+    tracker, named = MlflowTracker(), MlflowTracker(run_name="named")
+    with mlflow.start_run(run_name="mine", description="my words") as active:
+        told = reporter(tracker)
+        told.start({"numTrainWorkers": 2}, TAGS)
+        told.finish("FINISHED", WHOLE)
+    fit(reporter(named))
+    assert tracker.run_id == active.info.run_id
+    run = client.get_run(active.info.run_id)
+    assert run.info.run_name == "mine"
+    assert run.data.tags["mlflow.note.content"] == "my words"
+    assert client.get_run(named.run_id).info.run_name == "named"
 
 
 def test_active_run_is_used_and_stays_open(client: MlflowClient) -> None:
@@ -176,7 +217,7 @@ def test_status_of_a_fit_that_ended_badly(client: MlflowClient, status: str) -> 
     told.finish(status, {"error": "rank 1 was lost"})
     run = client.get_run(tracker.run_id)
     assert run.info.status == status
-    assert np.isnan(run.data.metrics["step/loss"])
+    assert np.isnan(run.data.metrics["step_loss"])
 
 
 def test_dataset_is_an_input_of_the_run(client: MlflowClient) -> None:
@@ -248,7 +289,7 @@ def test_many_steps_arrive_in_few_calls(client: MlflowClient) -> None:
     print(f"2500 steps told in {spent * 1e3:.0f} ms")
     told.finish("FINISHED", {})
     assert tracker.kept_file is None
-    assert len(client.get_metric_history(tracker.run_id, "step/loss")) == 2500
+    assert len(client.get_metric_history(tracker.run_id, "step_loss")) == 2500
 
 
 def test_requests_of_other_threads_keep_their_limits(client: MlflowClient) -> None:

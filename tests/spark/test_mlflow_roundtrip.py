@@ -49,7 +49,7 @@ class Watch(keras.callbacks.Callback):
         Watch.seen = {
             "loss": epochs(),
             "status": server.get_run(Watch.run_id).info.status,
-            "steps": len(server.get_metric_history(Watch.run_id, "step/loss")),
+            "steps": len(server.get_metric_history(Watch.run_id, "step_loss")),
         }
 
 
@@ -139,7 +139,7 @@ def test_run_holds_params_metrics_curves_and_data(fitted: Fitted, client: Mlflow
     assert run.data.tags["backend"] == "local"
     for name in ("loss", "val_loss"):
         assert series(client, fitted.run_id, name) == fitted.model.history[name]
-    assert len(series(client, fitted.run_id, "step/loss")) == STEPS
+    assert len(series(client, fitted.run_id, "step_loss")) == STEPS
     files = {file.path for file in client.list_artifacts(fitted.run_id)}
     assert files >= {"learning_curves.png", "params.json", "report.json"}
     inputs = client.get_run(fitted.run_id).inputs.dataset_inputs

@@ -3,26 +3,25 @@ from __future__ import annotations
 import copy
 import functools
 import pickle
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pyspark.errors import PythonException
+from pyspark import TaskContext
+from pyspark.errors import SparkRuntimeException
 from pyspark.ml.feature import IndexToString, StringIndexer
 from pyspark.ml.linalg import DenseVector, SparseVector, Vectors
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from spark_dlobd.data.columns import feature_column, label_column
+from spark_dlobd.data.materialize import first_rows
 from spark_dlobd.errors import ConfigurationError, DataError, ModelError
 from spark_dlobd.estimators.model import DLModel
-from spark_dlobd.training.job import (
-    ColumnSpec,
-    ModelSpec,
-    OutputSpec,
-    TensorColumn,
-    TrainResult,
-)
+from spark_dlobd.job.columns import ColumnSpec, TensorColumn
+from spark_dlobd.job.train_job import ModelSpec, OutputSpec, TrainResult
 
 keras = pytest.importorskip("keras")
 
@@ -86,7 +85,7 @@ def test_classification_outputs(arrays: DataFrame) -> None:
         ("array<double>", list),
         ("array<int>", lambda v: [int(x) for x in v]),
         ("array<tinyint>", lambda v: [int(x) for x in v]),
-        ("array<array<double>>", lambda v: [[x] for x in v]),
+        ("array<decimal(10,2)>", lambda v: [Decimal(x) for x in v]),
         ("binary", lambda v: bytearray(int(x) for x in v)),
     ],
 )
@@ -165,12 +164,12 @@ def test_columns_can_be_left_out(arrays: DataFrame) -> None:
 
 
 def test_wrong_columns(arrays: DataFrame) -> None:
-    with pytest.raises(DataError, match=r"featuresCol='x' is not a column .* 'id', 'features'"):
+    with pytest.raises(ConfigurationError, match=r"'x' is not in the DataFrame.* 'id', 'features'"):
         sum_model(featuresCol="x").transform(arrays)
     with pytest.raises(ConfigurationError, match="Output column 'id' already exists"):
         sum_model(predictionCol="id").transform(arrays)
     text = arrays.withColumn("features", F.lit("a"))
-    with pytest.raises(DataError, match=r"must be an array of numbers.*Got string"):
+    with pytest.raises(ConfigurationError, match=r"must be a number, an array of.*Got string"):
         sum_model().transform(text)
     with pytest.raises(ConfigurationError, match="holds no network"):
         DLModel().transform(arrays)
@@ -180,14 +179,58 @@ def test_rows_that_cannot_be_used(spark: SparkSession) -> None:
     values = [[1.0, 1.0], None, [1.0], [1.0, None], [1.0, float("nan")], [2.0, 2.0]]
     df = spark.createDataFrame(list(enumerate(values)), "id long, features array<double>")
     message = (
-        r"Column 'features' must hold 2 numbers a row \(shape \(2,\)\)\. Of 6 rows in this batch: "
-        r"1 with 1 numbers \(shape \(1,\)\), 3 with null or NaN"
+        r"4 of 6 rows of this batch are not valid:\n  'features' \(features\): 1 null\n"
+        r"  'features' \(features\): 2 NaN or infinite\n"
+        r"  'features' \(features\): 1 wrong length \(expected 2 elements .* seen 1\)\nClean these"
     )
-    with pytest.raises(PythonException, match=message):
+    with pytest.raises(
+        SparkRuntimeException, match=rf"^\[USER_RAISED_EXCEPTION\] DataError: {message}"
+    ):
         sum_model().transform(df.coalesce(1)).collect()
     skipped = sum_model(handleInvalid="skip").transform(df)
     assert predictions(skipped) == [11.0, 22.0]
     assert skipped.columns == ["id", "features", "prediction"]
+
+
+@keras.saving.register_keras_serializable("spark_model")
+class FailsOnWorkers(keras.layers.Layer):
+    """Cannot be built but on the driver."""
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        if TaskContext.get() is not None:
+            raise LookupError("no such table on this host")
+
+    def call(self, rows: Any) -> Any:
+        return rows
+
+
+def failing(**params: Any) -> DLModel:
+    layers = [keras.Input((2,)), FailsOnWorkers(), keras.layers.Dense(1)]
+    return DLModel(**params).setModel(keras.Sequential(layers))
+
+
+@pytest.mark.parametrize("invalid", ["error", "skip"])
+def test_a_network_that_fails_on_a_worker_says_so_first(arrays: DataFrame, invalid: str) -> None:
+    scored = failing(handleInvalid=invalid).transform(arrays)
+    message = r"^\[USER_RAISED_EXCEPTION\] ModelError: The model cannot be rebuilt.*no such table"
+    for act in (scored.collect, scored.filter("prediction > 0").count):
+        with pytest.raises(SparkRuntimeException, match=message):
+            act()
+    if invalid == "error":
+        assert scored.count() == 10  # nothing is scored
+    else:
+        with pytest.raises(SparkRuntimeException, match=message):
+            scored.count()
+
+
+def test_a_failed_transformer_ends_a_fit_with_its_own_error(spark: SparkSession) -> None:
+    df = spark.createDataFrame([([1.0, 1.0],), ([1.0],)], "features array<double>")
+    scored = sum_model(predictionCol="y").transform(df)
+    columns = ColumnSpec(feature_column(scored.schema, "y", (1,)), label_column(scored.schema, "y"))
+    with pytest.raises(
+        DataError, match=r"^1 of \d rows? of this batch is not valid:\n  'features'"
+    ):
+        first_rows(scored, columns, 2, "error")
 
 
 def test_no_rows_and_empty_partitions(spark: SparkSession, arrays: DataFrame) -> None:
@@ -272,6 +315,18 @@ def test_set_model_checks_shapes_and_takes_effect(arrays: DataFrame) -> None:
         ModelError, match=r"rows of shape \(2,\) and have 1 output.*Got \(3,\) and 1"
     ):
         model.setModel(dense(1, None, [[1.0]] * 3, (3,)))
+
+
+def test_set_model_heeds_the_loss_of_the_new_network() -> None:
+    loss = keras.losses.SparseCategoricalCrossentropy
+    first, second = dense(3, "softmax", WEIGHTS), dense(3, None, WEIGHTS)
+    first.compile("sgd", loss())
+    second.compile("sgd", loss(from_logits=True))
+    model = DLModel().setModel(first)
+    expected = model.predictProbability([1.0, 2.0]).toArray()
+    found = model.setModel(second).predictProbability([1.0, 2.0]).toArray()
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert model.predictRaw([1.0, 2.0]).toArray().tolist() == [1.0, 4.0, -1.0]
 
 
 def test_keras_model_comes_back_compiled() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -16,6 +18,7 @@ from pyspark.sql import SparkSession
 from spark_dlobd.errors import ConfigurationError, PersistenceError
 from spark_dlobd.estimators import persistence
 from spark_dlobd.estimators.model import DLModel
+from tests.id_network import IDS, id_network
 
 keras = pytest.importorskip("keras")
 
@@ -152,3 +155,26 @@ def test_import_loads_no_framework() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_model_of_the_first_versions_gets_what_its_network_takes(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    DLModel().setModel(id_network(), "classification").save(str(tmp_path / "new"))
+    metadata = json.loads(
+        "".join(row.value for row in spark.read.text(f"{tmp_path}/new/metadata").collect())
+    )
+    own = metadata["spark_dlobd"]
+    for key in ("digest", "model_sha256"):
+        del own[key]
+    # They wrote in which type the rows of a Vector column had been stored.
+    own["features"] = {"name": "features", "dtype": "float32", "shape": [1], "num_classes": None}
+    old = tmp_path / "old"
+    (old / "metadata").mkdir(parents=True)
+    (old / "metadata" / "part-00000").write_text(json.dumps(metadata))
+    shutil.copy(tmp_path / "new" / "model.keras", old)
+    model = DLModel.load(str(old))
+    rows = [(float(value), value % 4) for value in IDS]
+    df = spark.createDataFrame(rows, "features double, label long")
+    assert model.transform(df).select("prediction").count() == len(IDS)
+    assert model._features is not None and model._features.dtype == "int64"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from spark_dlobd import DLEstimator
+from spark_dlobd import DLEstimator, DLModel
 from spark_dlobd.errors import ConfigurationError, WorkerError
 from spark_dlobd.estimators import fitting
 from spark_dlobd.report.limits import By
@@ -241,6 +241,17 @@ def test_a_report_that_fails_does_not_fail_the_fit(
     assert "the report of this test" in caplog.text
 
 
+def test_a_loaded_model_shows_what_the_fitted_one_showed(table: DataFrame, tmp_path: Path) -> None:
+    model = estimator(linear(), epochs=2).fit(table)
+    model.save(str(tmp_path / "model"))
+    loaded = DLModel.load(str(tmp_path / "model"))
+    assert repr(loaded) == repr(model)
+    assert "(Sequential, 2 weights), regression from 2 float" in repr(loaded)
+    html = loaded._repr_html_()
+    assert html.count("<svg") == 1 and model.report["limit"]["text"].split(".")[0] in html
+    assert "2 weights" in estimator(linear())._repr_html_()
+
+
 def test_mlflow_has_page_and_metrics(
     client: MlflowClient, table: DataFrame, tmp_path: Path
 ) -> None:
@@ -249,9 +260,14 @@ def test_mlflow_has_page_and_metrics(
     ).fit(table)
     run = model.report["mlflow_run_id"]
     metrics = client.get_run(run).data.metrics
-    assert metrics["fit/seconds_to_target"] == pytest.approx(model.report["seconds_to_target"])
-    assert metrics["fit/seconds/train"] == pytest.approx(model.report["seconds"]["train"])
-    assert metrics["fit/share/compute"] == model.report["training_shares"]["compute"]
+    found = {name.removeprefix("system/fit/"): value for name, value in metrics.items()}
+    assert found["seconds_to_target"] == pytest.approx(model.report["seconds_to_target"])
+    assert found["seconds"] == round(model.report["total_seconds"], 3)
+    # what stands beside the learning curves on MLflow's page of metrics
+    assert {name for name in metrics if not name.startswith("system/")} == {"loss", "step_loss"}
+    params = client.get_run(run).data.params
+    assert params["network.class"] == "Sequential" and params["network.weights"] == "2"
+    assert "cacheDir" not in params
     page = Path(client.download_artifacts(run, "report.html", str(tmp_path))).read_text()
     assert "<h2>Metrics over time</h2>" in page
     logged = json.loads(

@@ -6,10 +6,10 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from spark_dlobd.characterize.case import Case
-from spark_dlobd.characterize.datasets import DatasetDescription, get_dataset
-from spark_dlobd.characterize.record import CaseRecord
-from spark_dlobd.characterize.transports import get_transport
+from spark_dlobd.characterize.results.record import CaseRecord
+from spark_dlobd.characterize.subjects.datasets import DatasetDescription, get_dataset
+from spark_dlobd.characterize.sweep.case import Case
+from spark_dlobd.characterize.sweep.transports import get_transport
 
 MACHINE = {
     "cores": 2,

@@ -19,24 +19,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spark_dlobd.backends.shuffle import worker
-from spark_dlobd.backends.shuffle.checkpoint import CheckpointStore
-from spark_dlobd.backends.shuffle.gradient_stage import gradient_stage
 from spark_dlobd.backends.shuffle.master import Master
-from spark_dlobd.backends.shuffle.messages import Message, unpack
-from spark_dlobd.backends.shuffle.other_stages import validation_stage
-from spark_dlobd.backends.shuffle.task import ShuffleTask, StartPoint
-from spark_dlobd.backends.shuffle.update_stage import norm_stage, update_stage
-from spark_dlobd.data.dataset import DatasetRef, RowGroup
+from spark_dlobd.backends.shuffle.slices.checkpoint import CheckpointStore
+from spark_dlobd.backends.shuffle.stages import worker
+from spark_dlobd.backends.shuffle.stages.gradient import gradient_stage
+from spark_dlobd.backends.shuffle.stages.others import validation_stage
+from spark_dlobd.backends.shuffle.stages.task import ShuffleTask, StartPoint
+from spark_dlobd.backends.shuffle.stages.update import norm_stage, update_stage
+from spark_dlobd.backends.shuffle.wire.messages import Message, unpack
+from spark_dlobd.job.columns import ColumnSpec, TensorColumn
+from spark_dlobd.job.dataset import DatasetRef, RowGroup
+from spark_dlobd.job.train_job import FitConfig, ModelSpec, OutputSpec, TrainJob
+from spark_dlobd.processes.events import Event
+from spark_dlobd.processes.versions import driver_versions
 from spark_dlobd.training.collective import SingleProcess
-from spark_dlobd.training.job import (
-    ColumnSpec,
-    FitConfig,
-    ModelSpec,
-    OutputSpec,
-    TensorColumn,
-    TrainJob,
-)
 from spark_dlobd.training.keras_codec import compile_config, custom_objects_of, model_to_archive
 from spark_dlobd.training.loop import LoopOptions, build_model, train_rank
 
@@ -91,9 +87,10 @@ def job(
     epochs: int = 2,
     batch_size: int = 10,
     loss: Any = "sparse_categorical_crossentropy",
+    metrics: tuple[Any, ...] = ("accuracy",),
 ) -> TrainJob:
     """What the estimator would make of these."""
-    config = compile_config(model, loss, optimizer, ["accuracy"])
+    config = compile_config(model, loss, optimizer, metrics)
     spec = ModelSpec(
         model_to_archive(model),
         config,
@@ -184,7 +181,7 @@ class Group:
         self.master.write_first(self.store, error_feedback)
         self.start = StartPoint((0, 0), (0, 0), (0, 0))
         self.epoch = 0
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Event] = []
         self.payload = SimpleNamespace(value=cloudpickle.dumps(self.master.assignment))
         self._folder, self._hosts = folder, 0
         self.hosts = [self.new_host() for _ in range(self.size)]
@@ -196,10 +193,14 @@ class Group:
         self._hosts += 1
         return Host(self._folder / f"host-{self._hosts}")
 
+    def _hear(self, told: list[str]) -> None:
+        self.events += [Event.from_json(json.loads(text)) for text in told]
+
     def task(self, first: int, last: int) -> ShuffleTask:
-        accumulator = SimpleNamespace(add=lambda told: self.events.extend(map(json.loads, told)))
+        accumulator = SimpleNamespace(add=self._hear)
         return ShuffleTask(
             run_id=self.job.run_id,
+            versions=driver_versions("pyarrow"),
             payload=self.payload,  # type: ignore[arg-type]
             events=accumulator,  # type: ignore[arg-type]
             world_size=self.size,

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from spark_dlobd.characterize import cifar, datasets, frames, generated
-from spark_dlobd.characterize.folder import scan_folder
+from spark_dlobd.characterize.subjects import cifar, datasets, frames, generated
+from spark_dlobd.characterize.subjects.folder import scan_folder
 from spark_dlobd.errors import ConfigurationError, DataError
 
 

@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
-from spark_dlobd.characterize.comparison import (
+from spark_dlobd.characterize.results.comparison import (
     Measured,
     efficiencies,
+    equal,
     seconds_per_epoch,
     speedups,
     workloads,
 )
-from spark_dlobd.characterize.findings import Finding, equal, find, last_that_pays
-from spark_dlobd.characterize.record import CaseRecord
+from spark_dlobd.characterize.results.record import CaseRecord
+from spark_dlobd.characterize.show.findings import Finding, find, last_that_pays
 from tests.unit.characterize_records import failed, made
 
 
@@ -104,27 +105,41 @@ def test_from_which_number_of_workers_more_do_not_pay() -> None:
     ]
     found = finding(records, "More workers")
     assert found.ours == (
-        "Every step up to 4 workers pays with Spark shuffle.",
-        "With Horovod (Gloo over TCP) more than 2 workers do not pay: with 4 an epoch takes 25 % "
-        "longer (10 s after 8 s).",
+        "Workers that pay: 4 with Spark shuffle, 2 with Horovod (Gloo over TCP).",
     )
     assert found.numbers == {"Horovod (Gloo over TCP)": 2.0, "Spark shuffle": 4.0}
     assert "78 %" in found.literature
 
 
+def test_more_workers_that_pay_everywhere_or_nowhere() -> None:
+    gloo, spark = [made("gloo", 1, 12.0), made("gloo", 2, 8.0)], made("spark", 1, 12.0)
+    assert finding(gloo, "More workers").ours == ("2 workers pay with Horovod (Gloo over TCP).",)
+    both = finding([*gloo, spark, made("spark", 2, 9.0)], "More workers")
+    assert both.ours == ("2 workers pay with every stack.",)
+    none = finding([spark, made("spark", 2, 13.0)], "More workers")
+    assert none.ours == ("More than 1 worker pay with no stack.",)
+    assert none.numbers == {"Spark shuffle": 1.0}
+
+
 def test_efficiency() -> None:
-    found = finding([made("gloo", 1, 12.0), made("gloo", 2, 8.0)], "Efficiency")
-    assert found.ours == (
-        "Horovod (Gloo over TCP): 2 workers are 1.50 times as fast as 1, efficiency 75 %.",
+    gloo = [made("gloo", 1, 12.0), made("gloo", 2, 8.0)]
+    assert finding(gloo, "Efficiency").ours == (
+        "2 workers are 1.50 times as fast as 1: efficiency 75 %.",
     )
+    found = finding([*gloo, made("spark", 1, 12.0), made("spark", 2, 10.0)], "Efficiency")
+    assert found.ours == (
+        "2 workers are 1.20 to 1.50 times as fast as 1: efficiency 60 % with Spark shuffle to "
+        "75 % with Horovod (Gloo over TCP).",
+    )
+    assert found.numbers == pytest.approx({"Horovod (Gloo over TCP)": 0.75, "Spark shuffle": 0.6})
 
 
 def test_in_band_against_the_fastest_out_of_band() -> None:
     records = [made("gloo", 2, 8.0), made("mpi-sm", 2, 5.0), made("spark", 2, 15.0)]
     found = finding(records, "In band against out of band")
     assert found.ours == (
-        "2 workers: an epoch through Spark's shuffle takes 3.00 times as long as with "
-        "Horovod (MPI, shared memory), 15 s against 5 s.",
+        "Spark's shuffle takes 3 times as long as Horovod (MPI, shared memory) on 2 workers: "
+        "15 s against 5 s an epoch.",
     )
     assert found.numbers == {"2 workers": 3.0}
 
@@ -133,17 +148,27 @@ def test_parameter_servers_as_fast_as_allreduce() -> None:
     records = [made("gloo", 2, 8.0), made("grpc", 2, 8.05), made("gloo", 1, 9.0)]
     found = finding(records, "Parameter servers against allreduce")
     assert found.ours == (
-        "2 workers: an epoch with parameter servers takes as long as with "
-        "Horovod (Gloo over TCP), 8.05 s against 8 s.",
+        "Parameter servers take as long as Horovod (Gloo over TCP) on 2 workers: "
+        "8.05 s against 8 s an epoch.",
     )
+
+
+def test_only_the_most_workers_are_told_but_all_are_numbers() -> None:
+    records = [made("gloo", 2, 8.0), made("grpc", 2, 6.0), made("gloo", 4, 4.0)]
+    found = finding([*records, made("grpc", 4, 5.0)], "Parameter servers against allreduce")
+    assert found.ours == (
+        "Parameter servers take 1.25 times as long as Horovod (Gloo over TCP) on 4 workers: "
+        "5 s against 4 s an epoch.",
+    )
+    assert found.numbers == {"2 workers": 0.75, "4 workers": 1.25}
 
 
 def test_fastest_transport() -> None:
     records = [made("gloo", 2, 8.0), made("mpi-sm", 2, 5.0), made("mpi-tcp", 2, 5.05)]
     assert finding(records, "Fastest way for gradients").ours == (
-        "Horovod (MPI, shared memory) and Horovod (MPI over TCP) are equally fast on 2 workers: "
-        "5 s an epoch.",
-        "Horovod (Gloo over TCP) is the slowest: 8 s, 1.60 times as long.",
+        "Horovod (MPI, shared memory) and Horovod (MPI over TCP), equally fast: 5 s an epoch on "
+        "2 workers.",
+        "Slowest: Horovod (Gloo over TCP), 1.6 times as long.",
     )
 
 
@@ -151,8 +176,12 @@ def test_time_to_the_target() -> None:
     """Epochs of 4 s and 5 s of start-up: the second epoch ends after 13 s."""
     records = [made("gloo", 2, 4.0), made("spark", 2, 6.0, accuracies=(0.2, 0.3, 0.4))]
     assert finding(records, "Time to 70 % accuracy").ours == (
-        "On 2 workers 70 % is reached by Horovod (Gloo over TCP) after 13 s.",
-        "Spark shuffle did not reach it.",
+        "On 2 workers first Horovod (Gloo over TCP), 13 s.",
+        "Not reached by Spark shuffle.",
+    )
+    both = [records[0], made("spark", 2, 6.0)]
+    assert finding(both, "Time to 70 % accuracy").ours == (
+        "On 2 workers first Horovod (Gloo over TCP), 13 s; last Spark shuffle, 17 s.",
     )
     assert finding(records, "Time to 90 % accuracy", target=0.9).numbers == {
         "Horovod (Gloo over TCP)": 17.0
@@ -171,9 +200,9 @@ def test_speed_of_the_network() -> None:
     ]
     found = finding(records, "Speed of the network")
     assert found.numbers == {"Horovod (Gloo over TCP)": 1.5, "Spark shuffle": 2.5}
-    assert found.ours[0] == (
-        "Horovod (Gloo over TCP): an epoch takes 1.50 times as long over links of 1000 Mbit/s as "
-        "over 10000 Mbit/s."
+    assert found.ours == (
+        "An epoch over 1 Gbit/s instead of 10 Gbit/s takes 1.5 times as long with Horovod (Gloo "
+        "over TCP) and 2.5 times as long with Spark shuffle.",
     )
 
 
@@ -185,8 +214,8 @@ def test_size_of_the_model() -> None:
     ]
     found = finding(records, "Size of the model")
     assert found.ours == (
-        "Efficiency with SoftMax Regression (7,850 weights) and with LeNet (431,080 weights):",
-        "Horovod (Gloo over TCP) on 2 workers: 50 % and 75 %.",
+        "Efficiency of 2 workers: 50 % with SoftMax Regression (7,850 weights), 75 % with LeNet "
+        "(431,080 weights).",
     )
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from spark_dlobd.characterize.mlflow_runs import MlflowRuns, case_metrics, case_records
-from spark_dlobd.characterize.output import OutputFolder
-from spark_dlobd.characterize.sweep_tracking import tracking_uri
+from spark_dlobd.characterize.run.mlflow_runs import MlflowRuns, case_metrics, case_records
+from spark_dlobd.characterize.run.output import OutputFolder
+from spark_dlobd.characterize.run.sweep_tracking import tracking_uri
 from tests.unit.characterize_records import failed, made
 
 

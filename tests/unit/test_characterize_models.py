@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spark_dlobd.characterize import models
+from spark_dlobd.characterize.subjects import models
 from spark_dlobd.errors import ConfigurationError
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from spark_dlobd.characterize import plots
-from spark_dlobd.characterize.comparison import workloads
-from spark_dlobd.characterize.figures import Drawn, draw_figures, save_figures
-from spark_dlobd.characterize.page import render_page, write_page
-from spark_dlobd.characterize.record import CaseRecord
+from spark_dlobd.characterize.results.comparison import workloads
+from spark_dlobd.characterize.results.record import CaseRecord
+from spark_dlobd.characterize.show import plots
+from spark_dlobd.characterize.show.figures import Drawn, draw_figures, save_figures
+from spark_dlobd.characterize.show.page import render_page, write_page
 from tests.unit.characterize_records import failed, made
 
 RECORDS = [
@@ -71,7 +71,7 @@ def test_end_to_end_bars(drawn: list[Drawn]) -> None:
 def test_protocols_are_sorted_fastest_first(drawn: list[Drawn]) -> None:
     (axes,) = axes_of(drawn, "Ways for gradients to travel")
     assert [label.get_text() for label in axes.get_yticklabels()] == [
-        "Horovod (Gloo over TCP)",
+        "Horovod\n(Gloo over TCP)",
         "Spark shuffle",
     ]
     assert [text.get_text() for text in axes.texts] == ["9 s", "14 s"]
@@ -199,13 +199,62 @@ def test_page_is_whole_and_needs_nothing_else(drawn: list[Drawn], tmp_path: Path
 
 def test_page_says_what_the_data_are_and_what_failed(drawn: list[Drawn]) -> None:
     text = render_page(RECORDS, drawn=drawn)
-    assert "<strong>Generated data.</strong> generated-mnist" in text
-    assert text.count("generated data</span>") == len(drawn) + 1
+    assert "Generated data: generated-mnist has images that a program drew" in text
+    assert text.count("generated data</span>") == len(drawn) + 2  # of verdict and numbers
     assert "&lt;b&gt;connection refused&lt;/b&gt;" in text
     assert "The literature found" in text
     assert "Example CPU" in text
     real = [made("gloo", 1, 4.0, data="mnist")]
     assert "Generated data" not in render_page(real, drawn=[])
+
+
+def test_verdict_comes_first_and_notes_are_folded(drawn: list[Drawn]) -> None:
+    text = render_page(RECORDS, drawn=drawn, notes=["Left out: 2 workers of local."])
+    shown, folded = text.index('class="verdict"'), text.index('<details class="card" id="notes">')
+    assert shown < text.index('id="verdict"') < folded < text.index('id="findings"')
+    assert "trains fastest with Horovod (Gloo over TCP) on 2 workers: 135 images/s" in text
+    assert re.findall(r"<li><span>(.*?)</span><span>(.*?)</span><i style=\"width:(.*?)%", text) == [
+        ("Horovod (Gloo over TCP), 2 workers", "135 images/s", "100.0"),
+        ("Spark shuffle, 2 workers", "86", "63.5"),
+    ]
+    assert (
+        text.index("2 notes: ") < text.index("Left out: 2 workers of local.") < text.index("</de")
+    )
+    assert "5 of 6 runs finished, repeated ones as means · 1 model · 3 stacks · 1, 2 wor" in text
+    assert "Example CPU, 2 cores" in text
+    for topic in text.split('<section class="card finding">')[1:]:
+        assert topic.index("<details>") < topic.index("</section>")
+
+
+def test_only_what_was_repeated_has_whiskers_and_says_so(drawn: list[Drawn]) -> None:
+    (axes,) = axes_of(drawn, "End-to-end time")
+    whiskers = {
+        bars.get_label(): [
+            [float(y) for _, y in segment]
+            for segment in bars.errorbar.lines[2][0].get_segments()
+            if len(segment) == 2 and segment[0][1] == segment[0][1]
+        ]
+        for bars in axes.containers
+        if hasattr(bars, "patches") and bars.errorbar is not None
+    }
+    low, high = 33 - 18**0.5, 33 + 18**0.5
+    assert whiskers == {"Horovod (Gloo over TCP)": [pytest.approx([low, high])]}
+    captions = {one.kind: one.caption for one in drawn}
+    assert "whiskers their standard deviation" in captions["End-to-end time"]
+    once = draw_figures(RECORDS[:2])
+    assert once[0].caption.endswith("Each bar is one run.")
+    assert "One run of each; repeats=3 gives" in render_page(RECORDS[:2], drawn=once)
+
+
+def test_figures_stand_by_kind_and_of_one_model_all_together(drawn: list[Drawn]) -> None:
+    def grids(records: list[CaseRecord], figures: list[Drawn]) -> list[int]:
+        shown = render_page(records, drawn=figures).split('<h2 id="figures">')[1]
+        return [grid.count("<img") for grid in shown.split('class="tiled three"')[1:]]
+
+    assert grids(RECORDS, drawn) == [6, 2]  # utilization is folded apart
+    other = draw_figures([made("gloo", 1, 12.0, model="softmax")])
+    assert [one.kind for one in other][:1] == ["End-to-end time"]
+    assert grids(RECORDS, [*drawn, *other])[0] == 2
 
 
 def test_page_has_the_numbers(drawn: list[Drawn]) -> None:

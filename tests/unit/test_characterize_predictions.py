@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from spark_dlobd.characterize.case import Case
-from spark_dlobd.characterize.page import render_page
-from spark_dlobd.characterize.predictions import check_sweep, explaining_cases
-from spark_dlobd.characterize.record import CaseRecord
-from spark_dlobd.characterize.results import ResultsFile
+from spark_dlobd.characterize.results.file import ResultsFile
+from spark_dlobd.characterize.results.predictions import check_sweep, explaining_cases
+from spark_dlobd.characterize.results.record import CaseRecord
+from spark_dlobd.characterize.show.page import render_page
+from spark_dlobd.characterize.sweep.case import Case
 from tests.unit.characterize_records import made
 from tests.unit.test_cost_explanation import explanation
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from spark_dlobd.characterize.case import Case
-from spark_dlobd.characterize.record import CaseRecord
-from spark_dlobd.characterize.results import ResultsFile
+from spark_dlobd.characterize.results.file import ResultsFile
+from spark_dlobd.characterize.results.record import CaseRecord
+from spark_dlobd.characterize.sweep.case import Case
 from spark_dlobd.errors import PersistenceError
 
 

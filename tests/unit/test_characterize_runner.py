@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -19,22 +19,23 @@ import psutil
 import pytest
 from rich.console import Console
 
-from spark_dlobd.characterize import command, preflight, runner, training_case
-from spark_dlobd.characterize.case import Case
-from spark_dlobd.characterize.case_process import Ended, marked_processes, run_process
-from spark_dlobd.characterize.case_request import CaseRequest, read_answer, write_answer
-from spark_dlobd.characterize.case_session import session_conf
-from spark_dlobd.characterize.estimate import Estimates, step_seconds
-from spark_dlobd.characterize.interrupts import asked_to_stop
-from spark_dlobd.characterize.machine import hosts, machine_facts
-from spark_dlobd.characterize.output import OutputFolder
-from spark_dlobd.characterize.patience import Helper
-from spark_dlobd.characterize.progress import SweepProgress
-from spark_dlobd.characterize.record import CaseRecord
-from spark_dlobd.characterize.runner import RunOptions, SweepEnd, run_sweep
-from spark_dlobd.characterize.sweep import Sweep
-from spark_dlobd.characterize.sweep_tracking import SweepTracking, tracking_uri
-from spark_dlobd.characterize.tables import markdown, summary_text
+from spark_dlobd.characterize import command
+from spark_dlobd.characterize.results.estimate import Estimates, step_seconds
+from spark_dlobd.characterize.results.machine import hosts, machine_facts
+from spark_dlobd.characterize.results.record import CaseRecord
+from spark_dlobd.characterize.run import preflight, runner, training_case
+from spark_dlobd.characterize.run.case_process import Ended, marked_processes, run_process
+from spark_dlobd.characterize.run.case_request import CaseRequest, read_answer, write_answer
+from spark_dlobd.characterize.run.case_session import session_conf
+from spark_dlobd.characterize.run.interrupts import asked_to_stop
+from spark_dlobd.characterize.run.output import OutputFolder
+from spark_dlobd.characterize.run.patience import Helper
+from spark_dlobd.characterize.run.runner import RunOptions, SweepEnd, run_sweep
+from spark_dlobd.characterize.run.sweep_tracking import SweepTracking, tracking_uri
+from spark_dlobd.characterize.show.progress import SweepProgress
+from spark_dlobd.characterize.show.tables import markdown, summary_text
+from spark_dlobd.characterize.sweep.case import Case
+from spark_dlobd.characterize.sweep.spec import Sweep
 from spark_dlobd.errors import (
     ConfigurationError,
     MissingDependencyError,
@@ -325,10 +326,57 @@ def test_emulated_hosts_need_root_and_no_other_master(monkeypatch: pytest.Monkey
         preflight.check_cases(cases(link_mbit=100))
 
 
-def test_missing_horovod_is_found_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match="Horovod is not installed"):
-        preflight.check_cases(cases())
+WITHOUT_HOROVOD = "horovod: it is not installed, `spark-dlobd build-horovod` builds and installs it"
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Programs and packages that seem to be here."""
+    here: set[str] = set()
+
+    def find_mpirun() -> str:
+        if "mpirun" not in here:
+            raise MissingDependencyError("mpirun is neither here nor there.")
+        return "/bin/mpirun"
+
+    monkeypatch.setattr(preflight, "find_mpirun", find_mpirun)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in here else None)
+    return here
+
+
+def backends_of(settings: str, done: Collection[str] = ()) -> tuple[list[str], list[str]]:
+    """Transports that would run, and what is said of the others."""
+    sweep = preflight.available(command.read_sweep(settings.split()), done)
+    return [case.transport for case in sweep.cases], list(sweep.left_out)
+
+
+ALL = "models=softmax backends=horovod,parameter_server,shuffle workers=2"
+
+
+def test_backends_that_are_not_installed_are_left_out_and_named(installed: set[str]) -> None:
+    assert backends_of(ALL) == (["grpc", "spark"], [WITHOUT_HOROVOD])
+    mpi = f"{ALL} transports=gloo,mpi-tcp"
+    assert backends_of(mpi) == (["grpc", "spark"], [WITHOUT_HOROVOD])
+    installed.add("horovod")
+    assert backends_of(mpi) == (
+        ["gloo", "grpc", "spark"],
+        ["mpi-tcp of horovod: mpirun is neither here nor there"],
+    )
+    installed.add("mpirun")
+    assert backends_of(mpi) == (["gloo", "mpi-tcp", "grpc", "spark"], [])
+
+
+def test_nothing_left_to_run_is_an_error(installed: set[str]) -> None:
+    with pytest.raises(MissingDependencyError, match=r"Nothing .* build-horovod.*local,shuffle"):
+        backends_of("models=softmax backends=horovod")
+
+
+def test_what_has_a_result_does_not_need_what_is_missing(installed: set[str]) -> None:
+    settings = "models=softmax backends=horovod,shuffle workers=1,2"
+    one, two, *_ = command.read_sweep(settings.split()).cases
+    assert (one.workers, two.workers) == (1, 2)
+    assert backends_of(settings, {one.id}) == (["gloo", "spark", "spark"], [WITHOUT_HOROVOD])
+    assert backends_of(settings, {one.id, two.id}) == (["gloo", "gloo", "spark", "spark"], [])
 
 
 def test_a_repetition_takes_as_long_as_the_last_one() -> None:
@@ -469,8 +517,8 @@ def test_where_a_sweep_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_multiply_adds_are_those_of_the_models() -> None:
-    from spark_dlobd.characterize.estimate import MULTIPLY_ADDS
-    from spark_dlobd.characterize.models import model_names
+    from spark_dlobd.characterize.results.estimate import MULTIPLY_ADDS
+    from spark_dlobd.characterize.subjects.models import model_names
 
     assert {name: multiply_adds(name) for name in model_names()} == MULTIPLY_ADDS
 
@@ -479,7 +527,7 @@ def multiply_adds(name: str) -> int:
     """Each output element of a convolution takes a multiply-add a weight of its filter."""
     import keras
 
-    from spark_dlobd.characterize.models import build_model
+    from spark_dlobd.characterize.subjects.models import build_model
 
     total = 0
     for layer in build_model(name)._flatten_layers(include_self=False):
@@ -501,6 +549,40 @@ def test_words_of_the_command_line(tmp_path: Path) -> None:
     assert command.pairs(["spark.a=b=c"]) == {"spark.a": "b=c"}
     with pytest.raises(ConfigurationError, match=r"--conf must look .*Got 'spark.a'"):
         command.pairs(["spark.a"])
+
+
+def test_quick_needs_no_file_and_takes_settings() -> None:
+    sweep = command.read_sweep([], quick=True)
+    assert [(case.backend, case.workers) for case in sweep.cases] == [
+        ("local", 1), ("horovod", 2), ("parameter_server", 2), ("shuffle", 2),
+    ]  # fmt: skip
+    estimates = Estimates([], cores=2)
+    assert sum(estimates.seconds(case) for case in sweep.cases) < 180
+    (case,) = command.read_sweep(["backends=shuffle", "rows=500"], quick=True).cases
+    assert (case.data, case.rows) == ("generated-mnist", 500)
+    with pytest.raises(
+        ConfigurationError, match=r"--quick brings a sweep of its own. Got my\.yaml"
+    ):
+        command.read_sweep(["my.yaml"], quick=True)
+
+
+def test_a_sweep_says_first_what_runs_and_how_long(
+    output: OutputFolder, monkeypatch: pytest.MonkeyPatch, installed: set[str]
+) -> None:
+    monkeypatch.setattr(command, "run_sweep", lambda *_: SweepEnd((), False))
+    console = Console(width=200)
+    options = command.CommandOptions(mlflow=False)
+    with console.capture() as capture:
+        sweep = command.read_sweep([], quick=True)
+        code = command.run_command(sweep, output.path, options, console)
+    assert code == 0
+    said = capture.get().splitlines()
+    assert re.fullmatch(r"3 of 3 runs to do, about [\d.]+ (s|min); by .* 6.0 min at most.", said[0])
+    assert said[1:] == [
+        "Drawn by a program, not real images: generated-mnist.",
+        f"Left out: {WITHOUT_HOROVOD}.",
+        "Left out: 2 workers of local: they would take turns in one process.",
+    ]
 
 
 def test_examples_can_run() -> None:

@@ -7,10 +7,9 @@ import pytest
 from rich.console import Console
 
 from spark_dlobd.backends import registry
-from spark_dlobd.characterize import transports
-from spark_dlobd.characterize.case import Case
-from spark_dlobd.characterize.dry_run import dry_run_table, duration
-from spark_dlobd.characterize.sweep import Sweep, SweepSpec
+from spark_dlobd.characterize.show.dry_run import announcement, dry_run_table, duration
+from spark_dlobd.characterize.sweep.case import Case
+from spark_dlobd.characterize.sweep.spec import Sweep, SweepSpec, transports
 from spark_dlobd.errors import ConfigurationError
 
 
@@ -106,11 +105,11 @@ def test_what_does_not_exist_is_left_out_and_said() -> None:
         ({"compression": ["int8"]}, r"compression must be of 'none', 'fp16', 'bf16'. Got 'int8'"),
         ({"speed": 1}, r"A sweep has no speed. Its keys are models, backends"),
         ({"models": []}, r"A sweep needs models, for example"),
-        ({"workers": [0]}, r"workers must be an int in \[1, inf\). Got 0"),
+        ({"workers": [0]}, r"workers must be an int of at least 1. Got 0"),
         ({"workers": [True]}, r"Got True"),
-        ({"batch": ["big"]}, r"batch must be an int in \[1, inf\). Got 'big'"),
-        ({"epochs": 1.5}, r"epochs must be an int in \[1, inf\). Got 1.5"),
-        ({"rows": 0}, r"rows must be an int in \[1, inf\). Got 0"),
+        ({"batch": ["big"]}, r"batch must be an int of at least 1. Got 'big'"),
+        ({"epochs": 1.5}, r"epochs must be an int of at least 1. Got 1.5"),
+        ({"rows": 0}, r"rows must be an int of at least 1. Got 0"),
         ({"time_limit_s": 0}, r"time_limit_s must be above 0. Got 0"),
         ({"batch": 128, "batch_per_worker": 64}, "batch or batch_per_worker, not both"),
         ({"paths": "mnist"}, r"paths a mapping"),
@@ -125,7 +124,6 @@ def test_bad_values(values: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"transports": ["grpc"]}, r"transports: 'grpc' fits no .*backend 'parameter_server'"),
         ({"data": ["cifar10"]}, r"models: 'softmax' fits no .*it reads 28x28x1, the images are 32"),
         (
             {"backends": ["local"], "compression": ["none", "fp16"]},
@@ -146,6 +144,21 @@ def test_bad_values(values: dict[str, Any], message: str) -> None:
 def test_impossible_combinations(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         spec(**values).expand()
+
+
+def test_what_other_backends_and_models_would_use_is_noted_and_ignored() -> None:
+    """As in a file of all backends, of which the command line names fewer."""
+    sweep = spec(
+        models="softmax", data=["generated-mnist", "generated-cifar10"], backends=["shuffle"],
+        transports=["gloo", "mpi-tcp", "grpc"], workers=2,
+    ).expand()  # fmt: skip
+    assert [(c.data, c.transport) for c in sweep.cases] == [("generated-mnist", "spark")]
+    assert sweep.left_out == (
+        "softmax on generated-cifar10: it reads 28x28x1, the images are 32x32x3",
+        "gloo: it is a transport of horovod, and the sweep has no such backend",
+        "mpi-tcp: it is a transport of horovod, and the sweep has no such backend",
+        "grpc: it is a transport of parameter_server, and the sweep has no such backend",
+    )
 
 
 def test_id_is_stable_and_tells_cases_apart() -> None:
@@ -236,6 +249,12 @@ def test_one_process_is_no_row_of_workers() -> None:
     ]
     assert sweep.left_out == ("2 workers of local: they would take turns in one process",)
     assert [case.workers for case in spec(backends=["local"]).expand().cases] == [1]
+    measured_by_it = spec(backends=["local", "shuffle"], workers=[2, 4]).expand()
+    assert [(c.backend, c.workers) for c in measured_by_it.cases] == [
+        ("local", 1),
+        ("shuffle", 2),
+        ("shuffle", 4),
+    ]
     with pytest.raises(ConfigurationError, match="2 workers of local: they would take turns"):
         spec(backends=["local"], workers=[2]).expand()
 
@@ -244,6 +263,7 @@ def printed(sweep: Sweep, **arguments: Any) -> str:
     console = Console(width=160)
     with console.capture() as capture:
         console.print(dry_run_table(sweep, **arguments))
+        console.print("\n".join(announcement(sweep, **arguments)))
     return capture.get()
 
 

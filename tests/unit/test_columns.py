@@ -14,7 +14,7 @@ from spark_dlobd.data.columns import (
     weight_column,
 )
 from spark_dlobd.errors import ConfigurationError
-from spark_dlobd.training.job import TensorColumn
+from spark_dlobd.job.columns import TensorColumn
 
 SCHEMA = (
     T.StructType()
@@ -50,25 +50,44 @@ SCHEMA = (
         ("image", (4, 4, 3), "uint8"),
         ("num", (), "float32"),
         ("num", (1,), "float32"),
-        ("long", (), "int64"),
+        ("long", (), "float32"),
         ("flag", (), "uint8"),
     ],
 )
 def test_feature_dtypes(name, shape, dtype):
-    assert feature_column(SCHEMA, name, shape) == TensorColumn(name, dtype, shape)
+    takes = None if dtype == "float32" else "float32"
+    assert feature_column(SCHEMA, name, shape) == TensorColumn(name, dtype, shape, takes=takes)
+
+
+@pytest.mark.parametrize(
+    ("name", "takes", "dtype"),
+    [("num", "int64", "int64"), ("vec", "int32", "int32"), ("flag", "int64", "uint8")],
+)
+def test_whole_numbers_are_stored_for_a_network_of_whole_numbers(name, takes, dtype):
+    shape = (4,) if name == "vec" else ()
+    assert feature_column(SCHEMA, name, shape, takes).dtype == dtype
+
+
+def test_nested_arrays_of_the_networks_shape():
+    column = feature_column(SCHEMA, "nested", (2, 3))
+    assert column == TensorColumn("nested", "float32", (2, 3), nested=True)
+    assert feature_column(SCHEMA, "nested", (2, 3, 1)).nested  # grey images
+    with pytest.raises(ConfigurationError, match=r"The model takes string, which no column"):
+        feature_column(SCHEMA, "nested", (2, 3), "string")
 
 
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
         ("vec", (5,), r"'vec' holds vectors of shape \(4,\).*expects shape \(5,\), which is 5"),
+        ("vec", (3,), r"Input\(\(4,\)\), or give 'vec' 3 elements a row\.$"),
         ("named", (2, 2), r"vectors of shape \(3,\).*shape \(2, 2\), which is 4 elements"),
-        ("num", (784,), r"'num' holds one number per row.*shape \(784,\)"),
+        ("num", (784,), r"'num' holds one number per row.*shape \(784,\).*keras\.Input\(\(1,\)\)"),
         ("doubles", (0,), r"must be fixed and positive. Got \(0,\)"),
         ("missing", (1,), r"'missing' is not in the DataFrame. Available columns: 'vec', 'named'"),
         ("VEC", (4,), r"'VEC' is not in the DataFrame"),
         ("same", (), r"ambiguous: the DataFrame has 'same', 'Same'"),
-        ("nested", (4,), r"array<array<float>>. Flatten nested arrays first"),
+        ("nested", (4,), r"'nested' holds arrays nested 2 deep, the model expects shape \(4,\)"),
         ("text", (), r"Got string. Index and encode strings first: StringIndexer"),
         ("when", (), r"'when' must be a number, an array of numbers, a vector or binary. Got date"),
     ],
@@ -92,7 +111,7 @@ def test_labels():
         ("text", (), 3, r"'text' must be numeric. Got string: index it first.*StringIndexer"),
         ("vec", (), 3, r"'vec' must hold a class index per row"),
         ("image", (3,), None, r"'image' must hold numbers, an array or a vector. Got binary"),
-        ("vec", (3,), None, r"vectors of shape \(4,\).*expects shape \(3,\)"),
+        ("vec", (3,), None, r"vectors of shape \(4,\).*expects shape \(3,\).*layers\.Dense\(4\)"),
         ("num", (3,), None, r"'num' holds one number per row"),
     ],
 )
@@ -105,9 +124,10 @@ def test_weights_and_indicators():
     assert weight_column(SCHEMA, "long") == TensorColumn("long", "float32", ())
     with pytest.raises(ConfigurationError, match=r"weight column 'flag' must be numeric. Got bool"):
         weight_column(SCHEMA, "flag")
-    check_indicator(SCHEMA, "flag")
-    with pytest.raises(ConfigurationError, match=r"'num' must be boolean. Got double"):
-        check_indicator(SCHEMA, "num")
+    for name in ("flag", "num", "long"):
+        check_indicator(SCHEMA, name)
+    with pytest.raises(ConfigurationError, match=r"must be boolean, or a number .*Got string"):
+        check_indicator(SCHEMA, "text")
 
 
 def test_one_column_for_two_roles_is_refused():

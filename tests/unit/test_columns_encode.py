@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from spark_dlobd.data.checks import PROBLEMS, all_checks, invalid_rows_error
 from spark_dlobd.data.encode import encode_batches
-from spark_dlobd.training.job import ColumnSpec, TensorColumn
+from spark_dlobd.data.reader import _decoded
+from spark_dlobd.job.columns import ColumnSpec, TensorColumn, numpy_dtype
 
 LABEL = TensorColumn("y", "int32", (), num_classes=3)
 NAN, INF = float("nan"), float("inf")
@@ -89,12 +92,13 @@ def test_every_bad_class_label_is_named():
 
 def test_every_bad_weight_and_null_indicator_is_named():
     table = encode(
-        floats(*[[1, 2]] * 6),
-        classes(*[0] * 6),
+        floats(*[[1, 2]] * 7),
+        classes(*[0] * 7),
         TensorColumn("x", "float32", (2,)),
-        weight=pa.array([0, 0.5, -1, None, NAN, 1], pa.float32()),
-        validation=pa.array([True, False, True, False, True, None]),
+        weight=pa.array([0, 0.5, -1, None, NAN, 1, 1], pa.float32()),
+        validation=pa.array([1, 0, 1, 0, 1, None, -1], pa.int8()),
     )
+    assert table["validation"].to_pylist()[:5] == [True, False, True, False, True]
     assert problems(table) == [
         set(),
         set(),
@@ -102,6 +106,7 @@ def test_every_bad_weight_and_null_indicator_is_named():
         {"weight.null"},
         {"weight.not_finite"},
         {"validation.null"},
+        {"validation.range"},
     ]
 
 
@@ -113,6 +118,35 @@ def test_integers_keep_their_width(kind, dtype):
     table = encode(rows, classes(0, 0, 0), TensorColumn("x", dtype, (2,)))
     assert table["features"].to_pylist()[0] == np.array([1, -2], dtype).tobytes()
     assert problems(table) == [set(), {"features.null_element"}, {"features.null"}]
+
+
+def test_whole_numbers_from_floats_and_decimals():
+    ids = TensorColumn("x", "int64", (1,))
+    table = encode(pa.array([2.0**53, 0.5, NAN, 2.0**63, None]), classes(*[0] * 5), ids)
+    assert table["features"].to_pylist()[0] == 2**53
+    assert problems(table) == [
+        set(),
+        {"features.not_integer"},
+        {"features.not_finite"},
+        {"features.range"},
+        {"features.null"},
+    ]
+    lists = pa.array(
+        [[Decimal(2**53 + 1)], [Decimal("0.5")], [None]], pa.list_(pa.decimal128(20, 1))
+    )
+    table = encode(lists, classes(0, 0, 0), ids)
+    assert table["features"].to_pylist()[0] == 2**53 + 1
+    assert problems(table) == [set(), {"features.not_integer"}, {"features.null_element"}]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "bool", "uint16", "uint64"])
+def test_types_that_spark_has_no_number_of_are_bytes(dtype):
+    column = TensorColumn("x", dtype, ())
+    table = encode(pa.array([1, 0], pa.int32()), classes(0, 0), column)
+    stored = np.array([1, 0], numpy_dtype(dtype))
+    assert table["features"].to_pylist() == [value.tobytes() for value in stored]
+    matrix = np.frombuffer(b"".join(table["features"].to_pylist()), np.uint8).reshape(2, -1)
+    assert _decoded(matrix, column).tolist() == [1, 0]
 
 
 def test_images_pass_through_and_their_length_is_checked():
@@ -174,6 +208,35 @@ def test_error_names_column_count_reason_and_fix():
         "'x' (features): 4 wrong length (expected 4 elements for shape (2, 2), seen 3, 5)" in text
     )
     assert "'y' (label): 2 outside the classes (expected 0 to 2 for 3 classes, seen 3 to 7)" in text
-    assert "'is_val' (indicator): 1 null" in text
+    assert "'is_val' (indicator): 1 null\n  'is_val' (indicator): 1 neither 0 nor 1\n" in text
     assert "handleInvalid='skip'" in text
     assert "'y' (label): 0" not in text
+
+
+@pytest.mark.parametrize(
+    ("role", "seen", "bad", "advice"),
+    [
+        (
+            "features",
+            "3",
+            8,
+            "Start the network with keras.Input((3,)), or give 'x' 4 elements a row.",
+        ),
+        (
+            "label",
+            "2",
+            8,
+            "End the network with keras.layers.Dense(2), or give 'y' 1 element a row.",
+        ),
+        ("features", "3", 7, "Clean these rows, or leave them out with handleInvalid='skip'."),
+        ("features", "3, 5", 8, "Clean these rows, or leave them out with handleInvalid='skip'."),
+    ],
+)
+def test_where_all_rows_have_another_width_the_network_is_to_change(role, seen, bad, advice):
+    spec = ColumnSpec(TensorColumn("x", "float32", (4,)), TensorColumn("y", "float32", (1,)))
+    checks = all_checks(spec, None)
+    counts = {check.key: 0 for check in checks} | {f"lengths_{role}": seen}
+    (length,) = (c for c in checks if (c.role, c.problem) == (role, "length"))
+    counts[length.key] = bad
+    text = str(invalid_rows_error(checks, spec, counts, total=8, bad=bad))
+    assert text.splitlines()[-1] == advice

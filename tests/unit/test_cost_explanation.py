@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from spark_dlobd.characterize.case import Case
-from spark_dlobd.characterize.record import CaseRecord
+from spark_dlobd.characterize.results.checked import check_predictions, largest_error, predict_case
+from spark_dlobd.characterize.results.record import CaseRecord
+from spark_dlobd.characterize.sweep.case import Case
 from spark_dlobd.cost.advice import explain_choice, recommend
-from spark_dlobd.cost.check import check_predictions, largest_error, predict_case
-from spark_dlobd.cost.choice import START_S, compare
 from spark_dlobd.cost.cluster import stage_summary
 from spark_dlobd.cost.explanation import Explanation
 from spark_dlobd.cost.model import Prediction, predict, way_of
@@ -123,22 +122,6 @@ def test_a_worker_has_to_save_a_tenth() -> None:
     said = explain_choice(recommend(few), few, {}, ("local", 1))
     assert "More workers do not pay: horovod with 2 would take 12.0 s." in said
     assert "Computing limits it: 67% of a step." in said
-
-
-def test_auto_compares_start_and_synchronization_of_the_whole_fit() -> None:
-    # horovod: 12.2 ms a step; shuffle: 132.5 ms and jobs
-    found = compare(cluster(), 2, 1000, 10**6, 4 * 10**6)
-    assert found.horovod_s == pytest.approx(START_S["horovod"] + 12.2)
-    assert found.shuffle_s > START_S["shuffle"] + 132.5
-    assert found.backend == "horovod"
-    assert "17.9 s with horovod and" in found.reason
-
-
-def test_auto_takes_the_shuffle_where_that_is_faster() -> None:
-    slow = cluster(latency_s=0.5, stage_s=0.001, stage_bytes_per_s=1e9)
-    found = compare(slow, 2, 100, 1000, 4000)
-    assert found.backend == "shuffle"
-    assert found.reason.startswith("auto: start-up and synchronization of the whole fit")
 
 
 def test_seconds_of_jobs_become_costs() -> None:

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from spark_dlobd.characterize import hosts
-from spark_dlobd.characterize.hosts import EmulatedHosts
+from spark_dlobd.characterize.run import hosts
+from spark_dlobd.characterize.run.hosts import EmulatedHosts
 from spark_dlobd.errors import ConfigurationError, MissingDependencyError, ResourceError
 
 
@@ -36,7 +36,7 @@ def test_rate_is_a_number_with_a_unit(as_root: None, rate: str) -> None:
 
 @pytest.mark.parametrize("count", [0, 201])
 def test_count_is_limited(as_root: None, count: int) -> None:
-    with pytest.raises(ConfigurationError, match=r"count must be an int in \[1, 200\]"):
+    with pytest.raises(ConfigurationError, match=r"count must be an int from 1 to 200"):
         EmulatedHosts(count)
 
 

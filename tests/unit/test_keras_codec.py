@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from spark_dlobd import DLEstimator
+from spark_dlobd import DLEstimator, DLModel
 from spark_dlobd.errors import ConfigurationError, ModelError
 from spark_dlobd.training import keras_codec as codec
 
@@ -82,7 +84,7 @@ def test_damaged_archive(damage: bytes) -> None:
 
 
 def test_not_a_model() -> None:
-    with pytest.raises(ModelError, match=r"must be a keras.Model .* Got builtins.int"):
+    with pytest.raises(ModelError, match=r"must be a keras.Model .* Got 3 of type builtins.int"):
         codec.model_to_archive(3)
 
 
@@ -389,3 +391,25 @@ def test_exclusions_of_an_own_class_or_without_decay_are_fine() -> None:
     adam = keras.optimizers.Adam()
     adam.exclude_from_weight_decay(var_names=["bias"])
     codec.compile_config(model, "mse", adam)
+
+
+def make_network() -> Any:
+    return keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+
+
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [
+        ("x.keras", "Got 'x.keras' of type builtins.str. Load it first: keras.models.load_model"),
+        (Path("x.keras"), "Load it first: keras.models.load_model('x.keras')."),
+        (make_network, "of type builtins.function. Call it first: make_network()."),
+        (keras.Sequential, "Call it first: Sequential()."),
+        (DLModel(), "Take the network out of it: getKerasModel()."),
+        (None, "Got None of type builtins.NoneType."),
+        ("x" * 1000, "Got '" + "x" * 79 + " of type"),
+    ],
+)
+def test_what_is_no_model_says_how_to_get_one(value: Any, advice: str) -> None:
+    with pytest.raises(ModelError, match=re.escape(advice)) as caught:
+        codec.check_model(value)
+    assert isinstance(caught.value, TypeError)

@@ -14,8 +14,7 @@ import pytest
 import tensorflow as tf
 
 from spark_dlobd.errors import MissingDependencyError
-from spark_dlobd.report import gpu, sampling
-from spark_dlobd.report.sampling import Sampler
+from spark_dlobd.training import gpu, sampling
 from spark_dlobd.training.measure import (
     CommunicationTime,
     InputWait,
@@ -25,6 +24,7 @@ from spark_dlobd.training.measure import (
     waited_for_batches,
     waiting_seconds,
 )
+from spark_dlobd.training.sampling import Sampler
 
 
 def stepped(wait: InputWait, datasets: list[Any], step_s: float = 0.0) -> list[Any]:
@@ -170,6 +170,11 @@ def test_a_sampler_sees_its_process_and_ends() -> None:
     assert all(point[2] > 1e6 for point in sampled["points"])
     assert "utilization" not in sampler.drain()
     assert not [t for t in threading.enumerate() if t.name == "dlobd-sampler"]
+
+
+def test_a_process_that_works_for_less_than_a_second_is_sampled_too() -> None:
+    with Sampler() as sampler:
+        assert len(sampler.drain()["utilization"]["points"]) == 1
 
 
 def test_a_sampler_that_fails_tells_why_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

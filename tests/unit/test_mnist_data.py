@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spark_dlobd.characterize import mnist
+from spark_dlobd.characterize.subjects import mnist
 from spark_dlobd.errors import DataError
 
 

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from spark_dlobd.estimators.features import invalid_rows_error, to_tensor
 from spark_dlobd.estimators.outputs import derive_outputs, num_classes
-from spark_dlobd.training.job import OutputSpec, TensorColumn
+from spark_dlobd.job.train_job import OutputSpec
 
 
 def test_binary_probabilities() -> None:
@@ -53,57 +51,3 @@ def test_no_rows(spec: OutputSpec) -> None:
 def test_regression_of_a_tensor_is_flattened() -> None:
     result = derive_outputs(np.arange(8.0).reshape(2, 2, 2), OutputSpec("regression", 4))
     assert result["prediction"].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
-
-
-def test_tensor_of_good_rows() -> None:
-    rows = pd.Series([np.arange(4.0), np.arange(4.0, 8.0)])
-    values, reasons = to_tensor(rows, TensorColumn("x", "float32", (2, 2)))
-    assert values.dtype == np.float32
-    assert values.tolist() == [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]
-    assert set(reasons) == {""}
-
-
-def test_bad_rows_are_zero_and_say_why() -> None:
-    rows = pd.Series([np.array([1.0, 2.0]), None, np.array([1.0]), np.array([1.0, np.nan])])
-    tensor = TensorColumn("x", "float32", (2,))
-    values, reasons = to_tensor(rows, tensor)
-    assert values.tolist() == [[1, 2], [0, 0], [0, 0], [1, 0]]
-    assert reasons.tolist() == ["", "null or NaN", "1 numbers (shape (1,))", "null or NaN"]
-    message = (
-        r"'x' must hold 2 numbers a row \(shape \(2,\)\)\. Of 4 rows in this batch: "
-        r"1 with 1 numbers \(shape \(1,\)\), 2 with null"
-    )
-    with pytest.raises(ValueError, match=message):
-        raise invalid_rows_error(reasons, tensor, "x")
-
-
-def test_numbers_and_nulls() -> None:
-    values, reasons = to_tensor(pd.Series([1.5, None, 2.5]), TensorColumn("x", "float32", (1,)))
-    assert values.tolist() == [[1.5], [0.0], [2.5]]
-    assert reasons.tolist() == ["", "null or NaN", ""]
-
-
-def test_numbers_for_a_wider_network() -> None:
-    _, reasons = to_tensor(pd.Series([1.5]), TensorColumn("x", "float32", (3,)))
-    assert reasons.tolist() == ["1 numbers (shape (1,))"]
-
-
-def test_bytes() -> None:
-    rows = pd.Series([b"\x01\xff", None])
-    values, reasons = to_tensor(rows, TensorColumn("x", "float32", (2,)))
-    assert values.tolist() == [[1, 255], [0, 0]]
-    assert reasons.tolist() == ["", "null or NaN"]
-
-
-def test_all_null() -> None:
-    values, reasons = to_tensor(
-        pd.Series([None, None], dtype=object), TensorColumn("x", "float32", (2,))
-    )
-    assert values.shape == (2, 2)
-    assert set(reasons) == {"null or NaN"}
-
-
-def test_numbers_are_not_changed_in_place() -> None:
-    source = np.array([1.0, np.nan])
-    to_tensor(pd.Series([source]), TensorColumn("x", "float32", (2,)))
-    assert np.isnan(source[1])

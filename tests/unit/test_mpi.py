@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from spark_dlobd.backends import mpi
-from spark_dlobd.backends.horovod import HorovodConfig
-from spark_dlobd.backends.placement import place_ranks
+from spark_dlobd.backends.horovod import mpi
+from spark_dlobd.backends.horovod.config import HorovodConfig
 from spark_dlobd.errors import TrainingError
+from spark_dlobd.processes.placement import place_ranks
 
 
 def joined(config: HorovodConfig) -> str:
@@ -134,7 +134,7 @@ def test_helper_process_and_its_files_go_with_the_task(tmp_path: Path, ending: s
     then = "threading.Timer(0.5, os.kill, (os.getpid(), 9)).start()"
     code = (
         "import os, pathlib, threading, time\n"
-        "from spark_dlobd.backends.mpi import HelperProcess\n"
+        "from spark_dlobd.backends.horovod.mpi import HelperProcess\n"
         f"command = ['/bin/sh', '-c', {script!r}]\n"
         f"with HelperProcess(command, pathlib.Path({str(folder)!r}), print):\n"
         f"    while not os.path.exists({str(sign)!r}):\n"

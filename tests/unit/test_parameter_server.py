@@ -12,14 +12,14 @@ import pytest
 
 from spark_dlobd import ParameterServerConfig
 from spark_dlobd.backends import registry
-from spark_dlobd.backends.channel import EventClient, EventServer
 from spark_dlobd.backends.parameter_server import checks, source
 from spark_dlobd.backends.parameter_server.chunks import ChunkPlan
 from spark_dlobd.backends.parameter_server.source import NO_CHUNK, source_for
 from spark_dlobd.backends.parameter_server.task import servers_of_task
-from spark_dlobd.data.dataset import RowGroup
 from spark_dlobd.data.reader import ShardReader
 from spark_dlobd.errors import ConfigurationError
+from spark_dlobd.job.dataset import RowGroup
+from spark_dlobd.processes.channel import EventClient, EventServer
 from tests.unit.test_reader import write
 
 
@@ -121,12 +121,12 @@ def test_servers_are_dealt_from_the_last_task_down() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_ps": 0}, "num_ps must be at least 1. Got 0"),
-        ({"steps_per_call": 0}, "steps_per_call must be None or at least 1. Got 0"),
+        ({"num_ps": 0}, "num_ps must be an int of at least 1. Got 0"),
+        ({"steps_per_call": 0}, "steps_per_call must be an int of at least 1. Got 0"),
         ({"port_range": (80, 90)}, r"port_range must be None or \(first, last\)"),
         ({"port_range": (3000, 2000)}, "port_range must be"),
         ({"port_range": 3000}, "port_range must be"),
-        ({"max_restarts": -1}, "max_restarts must be at least 0"),
+        ({"max_restarts": -1}, "max_restarts must be an int of at least 0"),
     ],
 )
 def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
@@ -300,7 +300,7 @@ def test_progress_comes_back(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["progress-run.npz"]
 
 
-def test_neighbouring_chunks_share_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbouring_chunks_share_row_groups() -> None:
     groups = [RowGroup(f"file:///{name}", 4) for name in "abc"]
     read: list[str] = []
 
@@ -308,8 +308,7 @@ def test_neighbouring_chunks_share_row_groups(monkeypatch: pytest.MonkeyPatch) -
         read.extend(group.url[-1] for group in wanted)
         yield from ({"label": np.zeros(group.rows)} for group in wanted)
 
-    monkeypatch.setattr(source, "read_row_groups", count)
-    recent = source.RecentRowGroups(count=2)
+    recent = source.RecentRowGroups(count, count=2)
     for indices in ([0], [0, 1], [1], [1, 2], [2], [0]):
         found = list(recent.read([groups[i] for i in indices], ["label"]))
         assert len(found) == len(indices)

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import inspect
 import json
-from typing import Any
+import pickle
+import re
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from spark_dlobd import DLEstimator, HorovodConfig
-from spark_dlobd.errors import ConfigurationError, ModelError
-from spark_dlobd.estimators.params import TrainingParams
+from spark_dlobd import DLEstimator, DLModel, HorovodConfig
+from spark_dlobd.errors import ConfigurationError, ConfigurationTypeError, ModelError
+from spark_dlobd.estimators.params import PredictionParams, TrainingParams
 
 keras = pytest.importorskip("keras")
 
@@ -17,21 +19,26 @@ keras = pytest.importorskip("keras")
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("batchSize", 0, r"^batchSize must be an int in \[1, inf\)\. Got 0\.$"),
-        ("batchSize", 1.5, r"batchSize must be an int in \[1, inf\)\. Got 1\.5\."),
+        ("batchSize", 0, r"^batchSize must be an int of at least 1\. Got 0\.$"),
+        ("batchSize", 1.5, r"batchSize must be an int of at least 1\. Got 1\.5\."),
         ("batchSize", True, r"batchSize must be an int .* Got True"),
-        ("epochs", "3", r"epochs must be an int in \[1, inf\)\. Got '3'\."),
-        ("learningRate", 0, r"learningRate must be a float in \(0, inf\)\. Got 0\."),
+        ("epochs", "3", r"epochs must be an int of at least 1\. Got '3'\."),
+        ("learningRate", 0, r"learningRate must be a float above 0\. Got 0\."),
         ("learningRate", float("nan"), r"learningRate must be a float .* Got nan"),
-        ("validationFraction", 1, r"validationFraction must be a float in \[0, 1\)\. Got 1\."),
+        (
+            "validationFraction",
+            1,
+            r"validationFraction must be a float of at least 0 and below 1\. Got 1\.",
+        ),
         ("handleInvalid", "keep", r"handleInvalid must be one of 'error', 'skip'\. Got 'keep'\."),
         ("shuffle", 1, r"shuffle must be True or False\. Got 1\."),
-        ("verbose", 3, r"verbose must be an int in \[0, 2\]\. Got 3\."),
+        ("verbose", 3, r"verbose must be 'auto' or an int from 0 to 2\. Got 3\."),
         ("classWeight", {"a": 1}, r"classWeight must be a dict of class index .* Got \{'a': 1\}"),
+        ("classWeight", {0.5: 1}, r"classWeight must be a dict of class index .* Got \{0.5: 1\}"),
         ("metrics", "accuracy", r"metrics must be a list of Keras names.* Got 'accuracy'"),
         ("loss", 3, r"loss must be a Keras name, a config dict, or a Keras object\. Got 3\."),
         ("featuresCol", 3, r"featuresCol must be a str\. Got 3\."),
-        ("seed", "x", r"seed must be an int in \[0, 2147483647\]\. Got 'x'\."),
+        ("seed", "x", r"seed must be an int from 0 to 2147483647\. Got 'x'\."),
     ],
 )
 def test_wrong_values(name: str, value: Any, message: str) -> None:
@@ -42,6 +49,55 @@ def test_wrong_values(name: str, value: Any, message: str) -> None:
         params.set(params.getParam(name), value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batchSize", "3"),
+        ("batchSize", 1.5),
+        ("learningRate", "fast"),
+        ("shuffle", 1),
+        ("cacheDir", 3),
+        ("handleInvalid", 3),
+        ("classWeight", [1.0]),
+        ("loss", 3),
+        ("metrics", "accuracy"),
+        ("backend", 3),
+        ("featuresCol", 3),
+    ],
+)
+def test_a_wrong_type_is_a_type_error_too(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"^{name} must be .* Got ") as caught:
+        TrainingParams()._set(**{name: value})
+    assert isinstance(caught.value, ConfigurationTypeError)
+
+
+def test_a_wrong_value_of_the_right_type_is_no_type_error() -> None:
+    values = {"batchSize": 0, "learningRate": -1.0, "cacheDir": "", "handleInvalid": "keep"}
+    for name, value in values.items():
+        with pytest.raises(ConfigurationError, match=f"^{name} must be") as caught:
+            TrainingParams()._set(**{name: value})
+        assert not isinstance(caught.value, TypeError)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "advice"),
+    [
+        (
+            "featuresCol",
+            ["a", "b"],
+            "Put several columns into one first: VectorAssembler(inputCols=['a', 'b'], "
+            "outputCol='features'), then write featuresCol='features'.",
+        ),
+        ("labelCol", ("y", "z"), "outputCol='label'), then write labelCol='label'."),
+        ("probabilityCol", None, "probabilityCol='' leaves the column out."),
+    ],
+)
+def test_a_wrong_column_says_what_to_write(name: str, value: Any, advice: str) -> None:
+    with pytest.raises(ConfigurationTypeError, match=re.escape(f"Got {value!r}. ")) as caught:
+        TrainingParams()._set(**{name: value})
+    assert str(caught.value).endswith(advice)
+
+
 def test_defaults_and_documentation() -> None:
     params = TrainingParams()
     assert params.getBatchSize() == 128
@@ -49,8 +105,8 @@ def test_defaults_and_documentation() -> None:
     assert params.getLearningRate() is None
     assert params.getWeightCol() is None
     assert params.getBackend() == "auto"
-    for param in params.params:
-        assert params.hasDefault(param) or param.name == "thresholds"
+    assert params.getThresholds() is None
+    assert all(params.hasDefault(param) for param in params.params)
     params.check_params()
 
 
@@ -111,13 +167,132 @@ def test_live_objects_are_set_like_params() -> None:
     assert estimator.setParams(callbacks=None).callbacks == ()
 
 
+def test_every_param_has_a_setter_that_chains_and_a_getter() -> None:
+    for stage in (DLEstimator(), DLModel()):
+        for param in stage.params:
+            name = param.name[0].upper() + param.name[1:]
+            value = getattr(stage, f"get{name}")()
+            assert getattr(stage, f"set{name}")(value) is stage, name
+            assert getattr(stage, f"get{name}")() == value, name
+    assert len(DLEstimator().params) >= 27 and len(DLModel().params) >= 8
+
+
+def test_setters_chain_through_live_objects() -> None:
+    callback, tracker = keras.callbacks.TerminateOnNaN(), cast(Any, object())
+    estimator = (
+        DLEstimator()
+        .setFeaturesCol("pixels")
+        .setBackend(HorovodConfig(controller="mpi"))
+        .setLoss(keras.losses.MeanSquaredError())
+        .setThresholds([1, 2])
+        .setCallbacks([callback])
+        .setTracker(tracker)
+        .setEpochs(3)
+    )
+    assert estimator.getFeaturesCol() == "pixels" and estimator.getEpochs() == 3
+    assert estimator.getBackend() == HorovodConfig(controller="mpi")
+    assert estimator.callbacks == (callback,) and estimator.tracker is tracker
+    assert estimator.setCallbacks(None).setTracker(None).callbacks == ()
+    assert estimator.tracker is None and estimator.getThresholds() == [1.0, 2.0]
+    with pytest.raises(ConfigurationTypeError, match=r"callbacks must be a sequence .* Got False"):
+        estimator.setCallbacks(False)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="epochs must be an int of at least 1"):
+        estimator.setEpochs(0)
+
+
+def test_a_setter_tells_its_type_and_what_the_param_is() -> None:
+    assert str(inspect.signature(DLEstimator.setEpochs)) == "(self: ~P, value: int) -> ~P"
+    assert str(inspect.signature(DLModel.setThresholds)).startswith(
+        "(self: ~P, value: list[float] | None)"
+    )
+    for stage in (TrainingParams(), PredictionParams()):
+        for param in stage.params:
+            setter = getattr(type(stage), f"set{param.name[0].upper()}{param.name[1:]}")
+            assert inspect.getdoc(setter).startswith(f"Set {param.name}: {param.doc}\n")
+            assert pickle.loads(pickle.dumps(setter)) is setter
+
+
+@pytest.mark.parametrize("how", ["setParams", "set", "setter", "copy"])
+def test_none_takes_back_what_is_none_by_default(how: str) -> None:
+    def with_none(name: str) -> DLEstimator:
+        stage = estimator.copy()
+        if how == "setParams":
+            return stage.setParams(**{name: None})
+        if how == "setter":
+            return getattr(stage, f"set{name[0].upper()}{name[1:]}")(None)  # type: ignore[no-any-return]
+        if how == "copy":
+            return stage.copy({stage.getParam(name): None})
+        stage.set(stage.getParam(name), None)
+        return stage
+
+    given = {
+        "learningRate": 0.1,
+        "weightCol": "w",
+        "validationIndicatorCol": "v",
+        "thresholds": [1.0, 2.0],
+        "loss": "mse",
+        "optimizer": "sgd",
+        "metrics": ["mae"],
+        "stopWhen": "loss < 1",
+        "classWeight": {0: 2.0},
+        "cacheDir": "/tmp/x",
+    }
+    estimator = DLEstimator(**given)  # type: ignore[arg-type]
+    for param in estimator.params:
+        if param.name in given:
+            found = with_none(param.name)
+            assert found.getOrDefault(param.name) is None and not found.isSet(param.name)
+        else:
+            with pytest.raises(ConfigurationError, match=f"^{param.name} must be .* Got None"):
+                with_none(param.name)
+
+
+def test_none_in_a_constructor_means_not_given() -> None:
+    estimator = DLEstimator(epochs=None, labelCol=None, model=None, callbacks=None)  # type: ignore[arg-type]
+    assert not any(estimator.isSet(param) for param in estimator.params)
+    assert DLModel(predictBatchSize=None).getPredictBatchSize() == 256
+    with pytest.raises(ModelError, match="model must be"):
+        DLEstimator().setParams(model=None)
+
+
 def test_names_that_do_not_exist() -> None:
-    with pytest.raises(TypeError, match="batch_size"):
-        DLEstimator(batch_size=3)  # type: ignore[call-arg]
-    with pytest.raises(ConfigurationError, match=r"no Param 'batchsize'.* mean 'batchSize'"):
-        DLEstimator().setParams(batchsize=3)
-    with pytest.raises(ConfigurationError, match=r"no Param 'zzz'. It has .*'epochs'"):
-        DLEstimator().setParams(zzz=3)
+    stages: tuple[Any, ...] = (DLEstimator, DLModel)
+    for stage in stages:
+        near = (
+            f"{stage.__name__} has no Param 'predict_batch_size'. Did you mean 'predictBatchSize'?"
+        )
+        for call in (stage, stage().setParams):
+            with pytest.raises(ConfigurationTypeError, match=re.escape(near)):
+                call(predict_batch_size=3)
+            with pytest.raises(TypeError, match=r"no Param 'zzz'\. It has .*'predictionCol'"):
+                call(zzz=3)
+    with pytest.raises(ConfigurationError, match=r"no Param 'epoch'\. Did you mean 'epochs'\?"):
+        DLEstimator(epoch=3)  # type: ignore[call-arg]
+    with pytest.raises(ConfigurationError, match=r"no Param 'modle'\. Did you mean 'model'\?"):
+        DLEstimator().setParams(modle=3)
+
+
+def test_arguments_without_a_name() -> None:
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    stages: tuple[Any, ...] = (DLEstimator, DLModel)
+    for stage, advice in zip(
+        stages, ("DLEstimator(model=...)", "DLModel().setModel(...)"), strict=True
+    ):
+        message = f"takes its arguments by name. Got a value of type Sequential: write {advice}."
+        for call in (stage, stage().setParams):
+            with pytest.raises(ConfigurationError, match=re.escape(message)):
+                call(network)
+            with pytest.raises(TypeError, match=r"type str: write a name before it, one of"):
+                call("features")
+
+
+def test_a_subclass_is_named_and_keeps_its_type() -> None:
+    class Mine(DLEstimator):
+        pass
+
+    assert type(Mine(epochs=2).setEpochs(3).setParams(seed=1)) is Mine
+    with pytest.raises(ConfigurationError, match=r"^Mine has no Param 'epoch'"):
+        Mine(epoch=3)  # type: ignore[call-arg]
 
 
 def test_backend_configs_become_json() -> None:
@@ -134,7 +309,7 @@ def test_backend_configs_become_json() -> None:
 )
 def test_seeds(seed: Any, expected: int) -> None:
     assert DLEstimator(seed=seed).getSeed() == expected
-    with pytest.raises(ConfigurationError, match=r"seed must be an int in \[0, 2147483647\]"):
+    with pytest.raises(ConfigurationError, match=r"seed must be an int from 0 to 2147483647"):
         DLEstimator(seed=2**31)
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from spark_dlobd.backends.gloo import gloo_environment
-from spark_dlobd.backends.placement import Place, place_ranks
+from spark_dlobd.backends.horovod.gloo import gloo_environment
+from spark_dlobd.processes.placement import Place, place_ranks
 
 
 def test_ranks_fill_one_host_after_the_other() -> None:

@@ -8,8 +8,8 @@ import json
 import numpy as np
 import pytest
 
-from spark_dlobd.data.plan import RowRange, ShardPlan
 from spark_dlobd.errors import ConfigurationError, DataError
+from spark_dlobd.job.plan import RowRange, ShardPlan
 
 
 def layouts(total: int) -> list[tuple[int, ...]]:
@@ -160,8 +160,8 @@ def test_fewer_rows_than_ranks_is_refused():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (((10,), 0, 8, 0), r"world_size must be an int in \[1, inf\). Got 0"),
-        (((10,), 2, 8, -1), r"seed must be an int in \[0, inf\). Got -1"),
+        (((10,), 0, 8, 0), r"world_size must be an int of at least 1. Got 0"),
+        (((10,), 2, 8, -1), r"seed must be an int of at least 0. Got -1"),
         (((10, -1), 2, 8, 0), "row_counts must not be negative"),
     ],
 )
@@ -171,5 +171,24 @@ def test_wrong_arguments_are_named(arguments, message):
 
 
 def test_rank_outside_the_world_is_refused():
-    with pytest.raises(ConfigurationError, match=r"rank must be an int in \[0, 2\). Got 2"):
+    with pytest.raises(ConfigurationError, match=r"rank must be an int from 0 to 1. Got 2"):
         ShardPlan((10,), 2, 4, 0).ranges(0, 2)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_idle_ranks_have_neither_rows_nor_steps(shuffle):
+    plan = ShardPlan((0, 1, 1), 3, batch_size=4, seed=0, shuffle=shuffle, idle_ranks=True)
+    assert (plan.steps_per_epoch, plan.tail_batch_size) == (1, 2)
+    assert [plan.local_batch_sizes(rank) for rank in range(3)] == [(), (1,), (1,)]
+    assert [plan.rows(rank) for rank in range(3)] == [0, 1, 1]
+    assert plan.ranges(0, 0) == ()
+    read = [row for rank in range(3) for row in row_ids(plan, 0, rank)]
+    assert sorted(read) == [(1, 0), (2, 0)]
+    assert plan.describe()["rows_per_rank"] == {"min": 0, "max": 1}
+
+
+def test_no_rank_is_idle_unless_that_is_allowed():
+    with pytest.raises(DataError, match=r"Each of 3 workers needs at least one row\. Got 2"):
+        ShardPlan((2,), 3, batch_size=4, seed=0)
+    with pytest.raises(DataError, match="Got 0"):
+        ShardPlan((0,), 3, batch_size=4, seed=0, idle_ranks=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from spark_dlobd import python_worker
+from spark_dlobd.processes import python_worker
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def test_descriptors_stay_open(tmp_path: Path) -> None:
 
 KEEPS_AND_GIVES_BACK = """
 import psutil
-from spark_dlobd.python_worker import give_back_memory, keep_memory
+from spark_dlobd.processes.python_worker import give_back_memory, keep_memory
 
 def megabytes():
     return psutil.Process().memory_info().rss / 2**20

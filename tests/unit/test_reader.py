@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 import os
 import subprocess
 import sys
@@ -12,12 +14,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from spark_dlobd.data.dataset import DatasetRef, RowGroup
-from spark_dlobd.data.plan import ShardPlan
 from spark_dlobd.data.prefetch import read_ahead
 from spark_dlobd.data.reader import ShardReader
-from spark_dlobd.errors import ConfigurationError, TrainingError, TrainingTimeoutError
-from spark_dlobd.training.job import ColumnSpec, TensorColumn
+from spark_dlobd.data.row_groups import usable_reader
+from spark_dlobd.errors import (
+    ConfigurationError,
+    MissingDependencyError,
+    TrainingError,
+    TrainingTimeoutError,
+)
+from spark_dlobd.job.columns import ColumnSpec, TensorColumn
+from spark_dlobd.job.dataset import DatasetRef, RowGroup
+from spark_dlobd.job.plan import ShardPlan
+from spark_dlobd.processes.versions import petastorm_problem
+
+LIBRARY = "pyarrow"
+needs_petastorm = pytest.mark.skipif(bool(petastorm_problem()), reason="petastorm is not there")
+
+
+@pytest.fixture(autouse=True, params=["petastorm", "pyarrow"])
+def library(request, monkeypatch):
+    """Every test reads through both."""
+    if request.param == "petastorm" and (problem := petastorm_problem()):
+        pytest.skip(problem)
+    monkeypatch.setattr(sys.modules[__name__], "LIBRARY", request.param)
+    return request.param
 
 
 def write(directory, counts, *, dtype="float32", shape=(2, 3), weight=False) -> DatasetRef:
@@ -42,7 +63,7 @@ def write(directory, counts, *, dtype="float32", shape=(2, 3), weight=False) -> 
         path = directory / f"part-{index:05d}.parquet"
         pq.write_table(pa.table(columns), path, compression="none", use_dictionary=False)
         groups.append(RowGroup(path.as_uri(), count))
-    return DatasetRef(directory.as_uri(), spec, tuple(groups))
+    return DatasetRef(directory.as_uri(), spec, tuple(groups), reader=LIBRARY)
 
 
 def labels(reader: ShardReader, epoch: int) -> list[int]:
@@ -213,9 +234,12 @@ def test_keras_reads_a_new_epoch_each_time(tmp_path, steps):
 STEPS_THAT_ALLOCATE = """
 import resource
 import tensorflow as tf
+from tests.unit import test_reader
 from tests.unit.test_reader import ShardPlan, ShardReader, write
 from pathlib import Path
 import sys
+
+test_reader.LIBRARY = sys.argv[2]
 
 data = write(Path(sys.argv[1]), (40,), shape=(4,))
 reader = ShardReader(data, "train", ShardPlan.of(data.train, 1, batch_size=1, seed=0), 0)
@@ -234,9 +258,9 @@ print((faults[-1] - faults[9]) / len(faults[9:]))
 """
 
 
-def test_a_step_finds_the_memory_of_the_last_one(tmp_path):
+def test_a_step_finds_the_memory_of_the_last_one(tmp_path, library):
     run = subprocess.run(
-        [sys.executable, "-c", STEPS_THAT_ALLOCATE, str(tmp_path)],
+        [sys.executable, "-c", STEPS_THAT_ALLOCATE, str(tmp_path), library],
         capture_output=True,
         text=True,
         timeout=60,
@@ -257,6 +281,15 @@ def test_file_that_changed_is_an_error(tmp_path):
         list(reader.blocks())
     assert isinstance(reader.error, TrainingError)
     assert reader.rows_read == 0
+
+
+def test_an_idle_rank_reads_nothing(tmp_path):
+    data = write(tmp_path, [1])
+    plan = ShardPlan.of(data.train, 2, 2, seed=0, shuffle=False, idle_ranks=True)
+    readers = [ShardReader(data, "train", plan, rank) for rank in range(2)]
+    assert [[block.rows for block in reader.blocks()] for reader in readers] == [[], [1]]
+    assert [reader.rows_read for reader in readers] == [0, 1]
+    assert [len(list(reader.dataset())) for reader in readers] == [0, 1]
 
 
 def test_plan_of_other_data_is_refused(tmp_path):
@@ -292,12 +325,47 @@ def test_an_error_between_reading_and_handing_over_leaves_no_thread(tmp_path):
     assert not any(thread.name == "dlobd-reader" for thread in threading.enumerate())
 
 
+def without_petastorm(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "petastorm" else found(name)
+    )
+
+
+def test_where_petastorm_is_missing_pyarrow_reads(monkeypatch):
+    without_petastorm(monkeypatch)
+    assert usable_reader() == "pyarrow"
+    assert usable_reader("pyarrow") == "pyarrow"
+    with pytest.raises(MissingDependencyError, match=r"'petastorm' .* not installed.*'pyarrow'"):
+        usable_reader("petastorm")
+
+
+@pytest.mark.parametrize(("name", "found"), [("numpy", "2.4.6"), ("pyarrow", "25.0.1")])
+def test_where_petastorm_breaks_pyarrow_reads(monkeypatch, name, found):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    versions = {"numpy": "1.26.4", "pyarrow": "14.0.2", name: found}
+    monkeypatch.setattr("spark_dlobd.processes.versions._version", versions.__getitem__)
+    assert usable_reader() == "pyarrow"
+    with pytest.raises(MissingDependencyError, match=f"needs {name} below .*, this is {found}"):
+        usable_reader("petastorm")
+
+
+def test_a_worker_without_the_readers_library_says_so(tmp_path, monkeypatch):
+    data = dataclasses.replace(write(tmp_path, (4,)), reader="petastorm")
+    without_petastorm(monkeypatch)
+    plan = ShardPlan.of(data.train, 1, batch_size=2, seed=0)
+    with pytest.raises(MissingDependencyError, match="petastorm is not installed"):
+        list(ShardReader(data, "train", plan, 0).blocks())
+
+
+@needs_petastorm
 def test_petastorm_still_has_the_limit_that_is_lifted():
     from petastorm.workers_pool.ventilator import ConcurrentVentilator
 
     assert ConcurrentVentilator(print, [{}, {}])._max_ventilation_queue_size == 2
 
 
+@needs_petastorm
 def test_petastorm_still_takes_its_results_from_where_tables_are_taken(tmp_path):
     from petastorm.reader import Reader
     from petastorm.workers_pool.dummy_pool import DummyPool

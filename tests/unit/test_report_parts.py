@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from spark_dlobd.backends.shuffle.timers import Timers
-from spark_dlobd.report.gpu import visible
+from spark_dlobd.backends.shuffle.wire.events import Worked
+from spark_dlobd.job.target import Target
 from spark_dlobd.report.metrics import report_metrics
 from spark_dlobd.report.schema import RankSeconds
-from spark_dlobd.report.series import Series
 from spark_dlobd.report.shares import fit_parts, rank_seconds, shares, training_parts
 from spark_dlobd.report.timeline import accuracy_reached, metrics_over_time, seconds_to_target
 from spark_dlobd.report.traffic import allreduce_bytes, wire_bytes
-from spark_dlobd.training.target import Target
+from spark_dlobd.training.gpu import visible
+from spark_dlobd.training.series import Series
 
 EPOCHS = {
     0: (10.0, {"accuracy": 0.75, "val_accuracy": 0.6}),
@@ -144,26 +145,23 @@ def test_bytes_of_an_allreduce() -> None:
     assert wire_bytes(100, 400, "bf16") == wire_bytes(100, 400, "fp16") == 200
 
 
-def test_numbers_that_are_not_known_are_no_metrics() -> None:
+def test_metrics_are_few_rounded_and_only_what_is_known() -> None:
     report = {
         "seconds": {"train": 3.0},
-        "total_seconds": 4.0,
+        "total_seconds": 4.00049,
         "epoch_seconds": [2.0, 1.0, 4.0],
         "rows_per_second": [10.0, 20.0],
         "training_shares": {"input": 0.25, "compute": None},
         "seconds_to_target": None,
-        "accuracy": {"metric": "accuracy", "seconds": {"0.9": 2.5}},
-        "bytes_sent_per_step": 0.0,
+        "bytes_sent_per_step": 38440.0,
     }
     assert report_metrics(report) == {
-        "fit/seconds/train": 3.0,
-        "fit/seconds/total": 4.0,
-        "fit/seconds/epoch": 2.0,
-        "fit/rows_per_second": 15.0,
-        "fit/share/input": 0.25,
-        "fit/seconds_to/0.9": 2.5,
-        "fit/bytes_sent_per_step": 0.0,
+        "system/fit/seconds": 4.0,
+        "system/fit/seconds_per_epoch": 2.0,
+        "system/fit/rows_per_second": 15.0,
+        "system/fit/bytes_sent_per_step": 38440.0,
     }
+    assert report_metrics({"bytes_sent_per_step": 0.0}) == {}
 
 
 @pytest.mark.parametrize(
@@ -179,8 +177,8 @@ def test_the_shuffle_backend_splits_its_ranks_seconds() -> None:
     timers = Timers()
     for rank, compute in ((0, 3.0), (1, 1.0)):
         seconds = {"get_weights": 0.5, "input": 0.25, "compute": compute}
-        timers.take({"epoch": 0, "step": 0, "rank": rank, "seconds": seconds})
-    timers.take({"epoch": 0, "step": 0, "rank": 1, "seconds": {"update": 1.0}})
+        timers.take(Worked(rank, 0, 0, seconds))
+    timers.take(Worked(1, 0, 0, {"update": 1.0}))
     timers.end_job(seconds=6.0, synchronizations=1)
     assert timers.report()["scheduling"] == 1.25  # 6 - 0.5 - 0.25 - 3 - 1
     assert timers.ranks() == [

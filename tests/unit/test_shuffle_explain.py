@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spark_dlobd.backends.shuffle.explain import JobLostError, StateLostOnHostError, explained
+from spark_dlobd.backends.shuffle.spark.explain import JobLostError, StateLostOnHostError, explained
 from spark_dlobd.errors import TrainingError, WorkerError, WorkerLostError
 
 ABORTED = (
@@ -77,7 +77,11 @@ def test_missing_module_is_not_tried_again() -> None:
     text = "PythonException: Traceback:\nModuleNotFoundError: No module named 'spark_dlobd'"
     error = explained(RuntimeError(ABORTED.format(cause=text)))
     assert type(error) is TrainingError
-    assert "No module named 'spark_dlobd'. Install the same packages" in str(error)
+    first = str(error).splitlines()[0]
+    assert first.startswith("Python workers lack a package: No module named 'spark_dlobd'.")
+    text = "PythonException: Traceback:\nModuleNotFoundError: No module named 'of_the_user'"
+    error = explained(RuntimeError(ABORTED.format(cause=text)))
+    assert "No module named 'of_the_user'. Install the same packages" in str(error)
 
 
 def test_unexpected_exception_is_not_tried_again() -> None:

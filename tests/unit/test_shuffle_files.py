@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spark_dlobd.backends.shuffle import checkpoint
-from spark_dlobd.backends.shuffle.checkpoint import CheckpointStore
-from spark_dlobd.backends.shuffle.messages import Message
-from spark_dlobd.backends.shuffle.slice_store import SliceStore
+from spark_dlobd.backends.shuffle.slices import checkpoint
+from spark_dlobd.backends.shuffle.slices.checkpoint import CheckpointStore
+from spark_dlobd.backends.shuffle.slices.store import SliceStore
+from spark_dlobd.backends.shuffle.wire.messages import Message
 
 
 def message(source: int = 0, **arrays: Any) -> Message:

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
-from spark_dlobd.backends.shuffle.events import EventStream
 from spark_dlobd.backends.shuffle.fit import JobLostError
-from spark_dlobd.backends.shuffle.job_length import JobLength
-from spark_dlobd.backends.shuffle.jobs import JobRunner
-from spark_dlobd.backends.shuffle.task import StartPoint
+from spark_dlobd.backends.shuffle.spark.events import EventStream
+from spark_dlobd.backends.shuffle.spark.job_length import JobLength
+from spark_dlobd.backends.shuffle.spark.jobs import JobRunner
+from spark_dlobd.backends.shuffle.stages.task import StartPoint
 from spark_dlobd.backends.shuffle.timers import Timers
+from spark_dlobd.backends.shuffle.wire.events import WarmedUp, Worked
+from spark_dlobd.processes.events import Event, Failed
+from spark_dlobd.processes.failure import Failure
 
 
 def event_stream() -> EventStream:
@@ -23,17 +26,20 @@ def event_stream() -> EventStream:
     return EventStream(context)
 
 
-def tell(stream: EventStream, *events: dict[str, Any]) -> None:
+def tell(stream: EventStream, *events: Event) -> None:
     """What Spark does when a task has ended."""
     accumulator: Any = stream.accumulator
-    accumulator.param.addInPlace(accumulator.value, [json.dumps(event) for event in events])
+    accumulator.param.addInPlace(
+        accumulator.value, [json.dumps(event.to_json()) for event in events]
+    )
 
 
 def test_events_are_heard_in_order() -> None:
     stream = event_stream()
-    tell(stream, {"n": 1}, {"n": 2})
-    tell(stream, {"n": 3})
-    assert [stream.next(0) for _ in range(4)] == [{"n": 1}, {"n": 2}, {"n": 3}, None]
+    tell(stream, WarmedUp(1), WarmedUp(2))
+    tell(stream, WarmedUp(0))
+    heard = [stream.next(0) for _ in range(4)]
+    assert heard == [WarmedUp(1), WarmedUp(2), WarmedUp(0), None]
 
 
 def test_a_workers_accumulator_grows_and_forgets_the_queue() -> None:
@@ -51,7 +57,7 @@ class Telling:
     error = None
     rows: tuple[bytes, ...] = ()
 
-    def __init__(self, stream: EventStream, *events: dict[str, Any]) -> None:
+    def __init__(self, stream: EventStream, *events: Event) -> None:
         self._told = lambda: tell(stream, *events)
 
     def start(self) -> None:
@@ -63,14 +69,14 @@ class Telling:
 
 def test_what_a_failed_job_told_is_not_heard_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = event_stream()
-    lost = {"kind": "failure", "cause": "lost", "host": "h", "phase": "p", "message": "gone"}
+    lost = [Failure("lost", "", "gone", "p", rank=rank, host="h") for rank in (0, 1)]
     running = [
         # two slices of one executor
-        Telling(stream, {**lost, "source": 0}, {**lost, "source": 1}),
-        Telling(stream, {"kind": "ready"}),
+        Telling(stream, *(Failed(each) for each in lost)),
+        Telling(stream, WarmedUp(0)),
     ]
     monkeypatch.setattr(
-        "spark_dlobd.backends.shuffle.jobs.SparkJob", lambda *arguments: running.pop(0)
+        "spark_dlobd.backends.shuffle.spark.jobs.SparkJob", lambda *arguments: running.pop(0)
     )
     heard: list[Any] = []
     spark: Any = None
@@ -78,16 +84,16 @@ def test_what_a_failed_job_told_is_not_heard_in_the_next(monkeypatch: pytest.Mon
     with pytest.raises(JobLostError, match="Rank 0 on h: gone"):
         runner.run(lambda context: [], "first", 1.0)
     assert runner.run(lambda context: [], "second", 1.0) == []
-    assert heard == [{"kind": "ready"}]
+    assert heard == [WarmedUp(0)]
 
 
 def test_a_phase_takes_as_long_as_its_slowest_worker() -> None:
     timers = Timers()
     for step, seconds in ((0, (1.0, 3.0)), (1, (2.0, 1.0))):
-        for each in seconds:
-            timers.take({"epoch": 0, "step": step, "seconds": {"compute": each}})
+        for rank, each in enumerate(seconds):
+            timers.take(Worked(rank, 0, step, {"compute": each}))
     # a repeated task tells again
-    timers.take({"epoch": 0, "step": 0, "seconds": {"compute": 1.0, "update": 0.5}})
+    timers.take(Worked(0, 0, 0, {"compute": 1.0, "update": 0.5}))
     timers.end_job(seconds=7.0, synchronizations=2)
     report = timers.report()
     assert report["compute"] == 3.0 + 2.0
@@ -101,7 +107,7 @@ def test_a_phase_takes_as_long_as_its_slowest_worker() -> None:
 
 def test_more_phases_than_time_leave_nothing_for_spark() -> None:
     timers = Timers()
-    timers.take({"epoch": 0, "step": 0, "seconds": {"compute": 3.0}})
+    timers.take(Worked(0, 0, 0, {"compute": 3.0}))
     timers.end_job(seconds=2.0, synchronizations=1)
     assert timers.report()["scheduling"] == 0.0
 

@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 
 from spark_dlobd.backends.shuffle.fit import JobLostError
-from spark_dlobd.backends.shuffle.jobs import _error_of
-from spark_dlobd.backends.shuffle.messages import Message, numbered, pack, unpack
-from spark_dlobd.backends.shuffle.records import (
+from spark_dlobd.backends.shuffle.slices.state import SliceState, WorkerState
+from spark_dlobd.backends.shuffle.spark.jobs import error_of
+from spark_dlobd.backends.shuffle.stages.records import (
     StateLostError,
     failure,
     failure_among,
     received,
     to_all,
 )
-from spark_dlobd.backends.shuffle.state import SliceState, WorkerState
+from spark_dlobd.backends.shuffle.wire.messages import Message, numbered, pack, unpack
 from spark_dlobd.errors import NonFiniteLossError, TrainingError, WorkerError, WorkersDisagreeError
-from spark_dlobd.training.callbacks import NonFiniteLoss
+from spark_dlobd.processes.events import Event, Failed
+from spark_dlobd.processes.failure import Failure, NonFiniteLoss
 
 
 def message(source: int = 0, **arrays: Any) -> Message:
@@ -103,10 +104,11 @@ def test_states_are_read_as_they_were_written() -> None:
     assert SliceState.of(message()) is None
 
 
-def told_to(events: list[Any]) -> Any:
-    return SimpleNamespace(
-        world_size=2, events=SimpleNamespace(add=lambda told: events.extend(map(json.loads, told)))
-    )
+def told_to(events: list[Event]) -> Any:
+    def add(told: list[str]) -> None:
+        events.extend(Event.from_json(json.loads(text)) for text in told)
+
+    return SimpleNamespace(world_size=2, events=SimpleNamespace(add=add))
 
 
 def test_records_come_in_the_order_of_their_sources() -> None:
@@ -115,7 +117,7 @@ def test_records_come_in_the_order_of_their_sources() -> None:
 
 
 def test_a_failure_is_found_and_sent_to_all() -> None:
-    failed = Message({"kind": "failure", "source": 1})
+    failed = Message({"kind": "failed", "source": 1, "failure": {}})
     assert failure_among([message(0), failed]) is failed
     assert failure_among([message(0), message(1)]) is None
     sent = list(to_all(told_to([]), failed))
@@ -135,15 +137,16 @@ def test_a_failure_is_found_and_sent_to_all() -> None:
     ids=["user", "own", "nonfinite", "lost", "disagree"],
 )
 def test_what_a_failure_becomes(error: Exception, cause: str, kind: type, text: str) -> None:
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     try:
         raise error
     except Exception as raised:
         header = failure(told_to(events), raised, 1, "train epoch 0").header
-    assert events == [header]
-    assert header["cause"] == cause
-    assert "test_what_a_failure_becomes" in header["traceback"]
-    found = _error_of(json.loads(json.dumps(header)))
+    told = Failure.from_json(json.loads(json.dumps(header))["failure"])
+    assert events == [Failed(told)]
+    assert told.cause == cause
+    assert "test_what_a_failure_becomes" in told.traceback
+    found = error_of(told)
     assert isinstance(found, kind)
     with pytest.raises(kind, match=text):
         raise found

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spark_dlobd.backends.shuffle.optimizer_rules import cut_rule
-from spark_dlobd.backends.shuffle.optimizer_state import join_states, owners, split_state
-from spark_dlobd.backends.shuffle.slice_optimizer import SliceOptimizer, clip_scale
-from spark_dlobd.backends.shuffle.slices import SlicePlan, empty_aligned
-from spark_dlobd.backends.shuffle.variables import (
+from spark_dlobd.backends.shuffle.slices.optimizer import SliceOptimizer, clip_scale
+from spark_dlobd.backends.shuffle.slices.optimizer_state import join_states, owners, split_state
+from spark_dlobd.backends.shuffle.slices.plan import SlicePlan, empty_aligned
+from spark_dlobd.backends.shuffle.slices.rules import cut_rule
+from spark_dlobd.backends.shuffle.slices.variables import (
     VariableSpec,
     blocks,
     build_variable,

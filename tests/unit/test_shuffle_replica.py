@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from spark_dlobd.backends.shuffle.replica import Replica, _recorded_assignments
-from spark_dlobd.data.dataset import DatasetRef
+from spark_dlobd.backends.shuffle.stages.replica import Replica, _recorded_assignments
 from spark_dlobd.errors import ModelError
+from spark_dlobd.job.dataset import DatasetRef
 from tests.unit.shuffle_group import job, network, rows
 
 ADAM = keras.optimizers.Adam(0.01)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spark_dlobd.backends.shuffle.messages import Message
-from spark_dlobd.backends.shuffle.slice_store import SliceStore
+from spark_dlobd.backends.shuffle.slices.store import SliceStore
+from spark_dlobd.backends.shuffle.wire.messages import Message
 
 
 def state(value: float) -> Message:
@@ -31,6 +31,11 @@ def test_keeps_the_version_that_a_repeated_task_needs(store: SliceStore) -> None
     for step in (1, 2, 3):
         store.write(0, 0, step, state(step))
     assert [value(store, step) for step in (1, 2, 3)] == [None, 2.0, 3.0]
+
+
+def test_only_the_own_user_can_read_it(store: SliceStore) -> None:
+    store.write(0, 0, 1, state(1.0))
+    assert store.folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_task_that_was_overtaken_takes_nothing_away(store: SliceStore) -> None:

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from spark_dlobd.backends.shuffle.slices import Segment, SlicePlan, empty_aligned, is_aligned
+from spark_dlobd.backends.shuffle.slices.plan import Segment, SlicePlan, empty_aligned, is_aligned
 from spark_dlobd.errors import ConfigurationError
 
 SIZES = [(), (1,), (7,), (0, 3), (5, 1, 9, 2), (100, 3, 3, 3), (1, 1, 1, 1, 50), (13, 0, 0, 29, 4)]

@@ -9,9 +9,12 @@ import keras
 import numpy as np
 import pytest
 
-from spark_dlobd.backends.shuffle.jobs import _error_of
-from spark_dlobd.data.dataset import DatasetRef
+from spark_dlobd.backends.shuffle.spark.jobs import error_of
+from spark_dlobd.backends.shuffle.wire.events import GradientSent, SliceUpdated
 from spark_dlobd.errors import NonFiniteLossError, WorkerError
+from spark_dlobd.job.dataset import DatasetRef
+from spark_dlobd.processes.events import Failed
+from spark_dlobd.processes.failure import Failure
 from tests.unit.shuffle_group import Fit, Group, job, local_fit, network, rows
 
 TOLERANCE = 1e-5
@@ -50,9 +53,36 @@ def test_a_fit_is_that_of_virtual_workers(tmp_path: Path, data: DatasetRef, work
     given = job(network(), ADAM, workers)
     group = Group(tmp_path, given, data)
     assert_close(group.fit(), local_fit(given, data))
-    gradients = [event for event in group.events if event["kind"] == "gradient"]
-    assert sum(event["rows"] for event in gradients) == 2 * 43
+    gradients = [event for event in group.events if isinstance(event, GradientSent)]
+    assert sum(event.rows for event in gradients) == 2 * 43
     assert group.steps == (4 if workers == 4 else 5)
+
+
+@keras.saving.register_keras_serializable("shuffle_stages")
+class Largest(keras.metrics.Metric):  # type: ignore[misc]
+    """Largest probability."""
+
+    def __init__(self, name: str = "largest", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
+        self.largest = self.add_weight(initializer="zeros")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        self.largest.assign(keras.ops.maximum(self.largest, keras.ops.max(y_pred)))
+
+    def result(self) -> Any:
+        return self.largest.value
+
+    def merge_state(self, metrics: Any) -> None:
+        self.largest.assign(max(m.largest for m in [self, *metrics]))
+
+
+def test_a_metric_that_is_a_maximum_is_that_of_all_workers(
+    tmp_path: Path, data: DatasetRef
+) -> None:
+    given = job(network(), ADAM, 3, metrics=(Largest(), "accuracy"))
+    expected = local_fit(given, data)
+    assert 0 < expected.history["largest"][0] < 1 and 0 < expected.history["val_largest"][0] < 1
+    assert_close(Group(tmp_path, given, data).fit(), expected)
 
 
 def test_the_norm_of_the_whole_gradient_is_clipped(tmp_path: Path, data: DatasetRef) -> None:
@@ -122,12 +152,10 @@ def test_a_host_lost_with_its_state_is_told_and_the_job_starts_again(
 
     group.before_stage = lose
     done = group.run_job(0, 3)
-    assert {message.header["kind"] for message in done} == {"failure"}
-    assert done[0].header["cause"] == "lost"
-    assert (
-        "Slice 1 as it was before step 1 of epoch 0 is not on this host"
-        in (done[0].header["message"])
-    )
+    assert {message.header["kind"] for message in done} == {"failed"}
+    failure = Failure.from_json(done[0].header["failure"])
+    assert failure.cause == "lost"
+    assert "Slice 1 as it was before step 1 of epoch 0 is not on this host" in failure.message
     assert_same(group.fit(), two_workers)
 
 
@@ -237,8 +265,12 @@ class Grumpy(keras.optimizers.SGD):  # type: ignore[misc]
         super().update_step(gradient, variable, learning_rate)
 
 
-def failures(group: Group) -> list[dict[str, Any]]:
-    return [event for event in group.events if event["kind"] == "failure"]
+def failures(group: Group) -> list[Failure]:
+    return [event.failure for event in group.events if isinstance(event, Failed)]
+
+
+def failed_with(header: dict[str, Any]) -> Exception:
+    return error_of(Failure.from_json(header["failure"]))
 
 
 def test_an_error_of_the_user_passes_through_all_later_stages(
@@ -248,11 +280,11 @@ def test_an_error_of_the_user_passes_through_all_later_stages(
     model.build((None, 5))
     group = Group(tmp_path, job(model, keras.optimizers.SGD(0.1), 2, epochs=1), data)
     done = group.run_job(0, 4)
-    assert [message.header["kind"] for message in done] == ["failure"] * 2
+    assert [message.header["kind"] for message in done] == ["failed"] * 2
     # once each, in the first stage: later ones only pass it on
-    assert [event["source"] for event in failures(group)] == [0, 1]
-    assert not any(event["kind"] == "update" for event in group.events)
-    error = _error_of(done[0].header)
+    assert [failure.rank for failure in failures(group)] == [0, 1]
+    assert not any(isinstance(event, SliceUpdated) for event in group.events)
+    error = failed_with(done[0].header)
     assert isinstance(error, WorkerError)
     assert (error.rank, error.phase) == (0, "train epoch 0 step 0")
     assert "not these rows" in str(error) and "dislike" in str(error)
@@ -264,7 +296,7 @@ def test_an_optimizer_that_fails_is_no_reason_to_run_again(
     given = job(network(False, 0.0), Grumpy(0.1), 2, epochs=1)
     group = Group(tmp_path, given, data)
     done = group.run_job(0, 4)
-    error = _error_of(done[0].header)
+    error = failed_with(done[0].header)
     assert isinstance(error, WorkerError)
     assert error.phase == "update epoch 0 step 1"
     assert "no second update" in str(error)
@@ -272,7 +304,7 @@ def test_an_optimizer_that_fails_is_no_reason_to_run_again(
 
 def test_a_loss_that_is_not_finite(tmp_path: Path, data: DatasetRef) -> None:
     given = job(network(False, 0.0), keras.optimizers.SGD(1e30), 2, epochs=1)
-    error = _error_of(Group(tmp_path, given, data).run_job(0, 4)[0].header)
+    error = failed_with(Group(tmp_path, given, data).run_job(0, 4)[0].header)
     assert isinstance(error, NonFiniteLossError)
     assert "the loss became nan in epoch 0, step 1" in str(error)
 
@@ -283,7 +315,7 @@ def test_a_gradient_too_large_for_fp16_is_said_and_not_tried_again(
     model = network(False, 0.0)
     model.set_weights([weight * 1e6 for weight in model.get_weights()])
     group = Group(tmp_path, job(model, "sgd", 2, epochs=1), data, wire="fp16")
-    error = _error_of(group.run_job(0, 4)[0].header)
+    error = failed_with(group.run_job(0, 4)[0].header)
     assert isinstance(error, WorkerError)
     assert "does not fit into fp16" in str(error)
 

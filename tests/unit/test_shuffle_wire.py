@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spark_dlobd.backends.shuffle.wire import (
+from spark_dlobd.backends.shuffle.wire.vectors import (
     bytes_per_weight,
     decode,
     encode,

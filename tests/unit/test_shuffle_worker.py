@@ -13,7 +13,7 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from spark_dlobd.backends.shuffle import worker
+from spark_dlobd.backends.shuffle.stages import worker
 from tests.unit.shuffle_group import Group, job, network, rows
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from spark_dlobd import DLEstimator
 from spark_dlobd.errors import ConfigurationError
-from spark_dlobd.training.target import Target
+from spark_dlobd.job.target import Target
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from spark_dlobd.tracking.progress import ProgressLine
+from spark_dlobd.tracking.progress import Activity, ProgressLine
 from spark_dlobd.tracking.reporter import Reporter
 
 
@@ -23,9 +23,10 @@ def test_global_steps_follow_the_number_of_steps_told_later() -> None:
 
 def test_progress_line_shows_the_expected_number_of_steps() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
-    line = ProgressLine(epochs=1, steps_per_epoch=1, batch_size=4, console=console)
+    line = ProgressLine(Activity(epochs=1, steps_per_epoch=1, batch_size=4), console)
     line.phase("train")
     line.expect(7)
     line.step(0, 2, {"loss": 0.5})
+    line._live.refresh()
     line.close()
     assert "step 3/7" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from spark_dlobd.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from spark_dlobd.training.job import TrainJob
+    from spark_dlobd.job.train_job import TrainJob
 
 # Optimizers that update every element from its own gradient and state alone.
 ELEMENTWISE = frozenset({"Adagrad", "Adam", "AdamW", "Adamax", "Ftrl", "Lion", "RMSprop", "SGD"})

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spark_dlobd.data.plan import RowRange, ShardPlan
 from spark_dlobd.errors import ConfigurationError
+from spark_dlobd.job.plan import RowRange, ShardPlan
 
 if TYPE_CHECKING:
-    from spark_dlobd.data.dataset import DatasetRef, Split
-    from spark_dlobd.training.job import TrainJob
+    from spark_dlobd.job.dataset import DatasetRef, Split
+    from spark_dlobd.job.train_job import TrainJob
 
 # Calls per worker and epoch: a slow worker then delays the epoch's end by a few percent.
 _CALLS_PER_WORKER = 16
@@ -67,7 +67,7 @@ class ChunkPlan:
         """Check what the plan of rows does not."""
         if self.steps_per_chunk < 1:
             raise ConfigurationError(
-                f"steps_per_chunk must be an int in [1, inf). Got {self.steps_per_chunk}."
+                f"steps_per_chunk must be an int of at least 1. Got {self.steps_per_chunk}."
             )
 
     @classmethod
@@ -154,7 +154,7 @@ class ChunkPlan:
     def _bounds(self, chunk: int) -> tuple[int, int]:
         if not 0 <= chunk < self.chunks_per_epoch:
             raise ConfigurationError(
-                f"chunk must be an int in [0, {self.chunks_per_epoch}). Got {chunk}."
+                f"chunk must be an int from 0 to {self.chunks_per_epoch - 1}. Got {chunk}."
             )
         rows = self.steps_per_chunk * self.batch_size
         return chunk * rows, min((chunk + 1) * rows, self.total_rows)
@@ -166,7 +166,7 @@ def _sequence(plan: ShardPlan, epoch: int) -> tuple[RowRange, ...]:
 
 
 def _steps_per_call(job: TrainJob, steps: int) -> int:
-    row_bytes = sum(np.dtype(column.dtype).itemsize * column.size for column in job.columns.all)
+    row_bytes = sum(column.row_bytes for column in job.columns.all)
     return steps_per_call(row_bytes, job.config.batch_size, steps, job.config.world_size)
 
 

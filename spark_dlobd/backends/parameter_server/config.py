@@ -1,23 +1,13 @@
-"""Options of the parameter-server backend and the backend itself. Runs on the driver."""
+"""Options of the parameter-server backend."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-from spark_dlobd.errors import ConfigurationError, WorkerLostError
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-    from spark_dlobd.backends.base import Backend
-    from spark_dlobd.backends.channel import EventServer
-    from spark_dlobd.backends.gang import GangFunction, GangResult
-    from spark_dlobd.data.dataset import DatasetRef
-    from spark_dlobd.tracking.reporter import Reporter
-    from spark_dlobd.training.job import TrainJob, TrainResult
+from spark_dlobd.backends.base import BackendConfig
+from spark_dlobd.backends.options import check_numbers, check_ports
 
 _AT_LEAST: dict[str, float] = {
     "num_ps": 1,
@@ -26,11 +16,13 @@ _AT_LEAST: dict[str, float] = {
     "max_restarts": 0,
     "start_timeout_s": 1,
     "progress_timeout_s": 1,
+    "steps_per_call": 1,
+    "threads_per_process": 1,
 }
 
 
 @dataclass(frozen=True)
-class ParameterServerConfig:
+class ParameterServerConfig(BackendConfig):
     """Options of ``backend="parameter_server"``.
 
     Every update uses ``batchSize`` rows of one worker, so the number of workers
@@ -74,6 +66,10 @@ class ParameterServerConfig:
     2
     """
 
+    backend_class: ClassVar[str] = (
+        "spark_dlobd.backends.parameter_server.backend:ParameterServerBackend"
+    )
+
     num_ps: int = 1
     steps_per_call: int | None = None
     min_partition_bytes: int = 1 << 20
@@ -88,103 +84,5 @@ class ParameterServerConfig:
 
     def __post_init__(self) -> None:
         """Check every option."""
-        for name, lowest in _AT_LEAST.items():
-            if not getattr(self, name) >= lowest:
-                raise ConfigurationError(
-                    f"{name} must be at least {lowest:g}. Got {getattr(self, name)!r}."
-                )
-        for name in ("steps_per_call", "threads_per_process"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigurationError(f"{name} must be None or at least 1. Got {value!r}.")
-        if self.port_range is not None:
-            object.__setattr__(self, "port_range", _checked_ports(self.port_range))
-
-    def create(self) -> Backend:
-        """Return the backend."""
-        return ParameterServerBackend(self)
-
-
-def _checked_ports(ports: Any) -> tuple[int, int]:
-    try:
-        first, last = (int(port) for port in ports)
-    except (TypeError, ValueError):
-        first, last = 0, 0
-    if not 1024 <= first <= last <= 65535:
-        raise ConfigurationError(
-            "port_range must be None or (first, last) with 1024 <= first <= last <= 65535. "
-            f"Got {ports!r}."
-        )
-    return first, last
-
-
-class ParameterServerBackend:
-    """One barrier stage; workers, servers and the coordinator are children of its tasks."""
-
-    name: ClassVar[str] = "parameter_server"
-
-    def __init__(self, config: ParameterServerConfig) -> None:
-        self._config = config
-
-    def check(self, spark: SparkSession, job: TrainJob) -> None:
-        """Check that slots are there and that the job can be trained asynchronously."""
-        from spark_dlobd.backends.parameter_server.checks import check_job
-        from spark_dlobd.spark import require_slots
-
-        require_slots(spark, job.config.world_size)
-        check_job(job)
-
-    def fit(
-        self, spark: SparkSession, job: TrainJob, data: DatasetRef, reporter: Reporter
-    ) -> TrainResult:
-        """Train on `numTrainWorkers` barrier tasks."""
-        import cloudpickle
-
-        from spark_dlobd.backends.parameter_server.chunks import ChunkPlan
-        from spark_dlobd.backends.parameter_server.task import ServerTask, run_task
-        from spark_dlobd.spark import slots
-        from spark_dlobd.training.job import TrainResult
-
-        # a frozen mapping does not pickle everywhere, a dict does
-        config = replace(self._config, environment=dict(self._config.environment))
-        plan = ChunkPlan.of_job(job, data, "train", config.steps_per_call)
-        reporter.expect(plan.steps_per_epoch)
-        payload = cloudpickle.dumps((job, data, config))
-        # workers and servers get the graph from the coordinator, not the model
-        without_model = replace(job, model=replace(job.model, archive=b"", custom_objects={}))
-        small = cloudpickle.dumps((without_model, data, config))
-        cores = slots(spark).cores_per_task
-
-        def make_task(server: EventServer) -> GangFunction:
-            task = ServerTask(
-                job.run_id, job.config.world_size, server.address, payload, small, config, cores
-            )
-            return functools.partial(run_task, task)
-
-        with reporter.phase("train"):
-            gang = self._run(spark, job, make_task, reporter)
-        report = {**gang.event["report"], "transport": "grpc: tcp"}
-        return TrainResult(gang.archive, gang.event["history"], report)
-
-    def _run(
-        self,
-        spark: SparkSession,
-        job: TrainJob,
-        make_task: Callable[[EventServer], GangFunction],
-        reporter: Reporter,
-    ) -> GangResult:
-        """Run the gang, again after a loss as often as `max_restarts` allows."""
-        from spark_dlobd.backends.gang import run_gang
-
-        size, start_timeout_s = job.config.world_size, self._config.start_timeout_s
-        for left in range(self._config.max_restarts, -1, -1):
-            try:
-                return run_gang(spark, size, make_task, reporter, job.run_id, start_timeout_s)
-            except WorkerLostError as error:
-                if not left:
-                    raise
-                reporter.warn(
-                    f"{error} Starting again from the last finished epoch ({left} of "
-                    f"max_restarts={self._config.max_restarts} left)."
-                )
-        raise AssertionError("the last attempt returns or raises")
+        check_numbers(self, _AT_LEAST)
+        object.__setattr__(self, "port_range", check_ports(self.port_range))

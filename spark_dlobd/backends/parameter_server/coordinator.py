@@ -29,12 +29,14 @@ from spark_dlobd.backends.parameter_server.embedding import spread_embeddings
 from spark_dlobd.backends.parameter_server.row_updates import update_rows
 from spark_dlobd.backends.parameter_server.source import NO_CHUNK
 from spark_dlobd.backends.parameter_server.steps import CallBuilder, fresh_metrics
-from spark_dlobd.data.dataset import DatasetRef
 from spark_dlobd.errors import TrainingError
+from spark_dlobd.job.dataset import DatasetRef
+from spark_dlobd.job.train_job import TrainJob, TrainResult
+from spark_dlobd.processes.failure import NonFiniteLoss
 from spark_dlobd.training import keras_codec
-from spark_dlobd.training.callbacks import LoopEvents, NonFiniteLoss, Telling, callbacks_of_rank
-from spark_dlobd.training.job import TrainJob, TrainResult
+from spark_dlobd.training.callbacks import LoopEvents, Telling, callbacks_of_rank
 from spark_dlobd.training.loop import class_weigher
+from spark_dlobd.training.metric_states import MetricStates
 from spark_dlobd.training.state import rank_seeds, seed_states
 
 _MOST_REDONE = 100
@@ -107,45 +109,46 @@ class Hooks:
 
 
 class Merger:
-    """Metrics over all finished calls, whichever worker made them.
-
-    The state of Keras's metrics is additive (totals and counts, confusion matrices),
-    so the sum over chunks is the state over all rows.
-    """
+    """Metrics over all finished calls, whichever worker made them."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._variables = list(model.metrics_variables)
-        self._fresh = fresh_metrics(model)
-        self._total = list(self._fresh)
+        fresh_metrics(model)  # before the first row
+        self._states = MetricStates(model.metrics)
         self._names = list(model.get_metrics_result())
         self._results = tf.function(self._results_of_steps, autograph=False)
+        self.restart()
 
     def restart(self) -> None:
         """Begin an epoch or a validation."""
-        self._total = list(self._fresh)
+        self._total: list[Any] = self._states.merged([])
+        self._calls = 0
 
     def add(self, result: dict[str, Any]) -> list[dict[str, float]]:
         """Take a finished call and return the metrics after each of its steps."""
         states = [np.asarray(state) for state in result["states"]]
-        results = self._results(self._total, states)
-        self._total = [
-            total + state[-1] - fresh
-            for total, state, fresh in zip(self._total, states, self._fresh, strict=True)
+        parts = [self._calls, 1]
+        merged = [
+            self._states.merged([self._total, [state[step] for state in states]], parts)
+            for step in range(len(result["staleness"]))
         ]
-        columns = {name: np.asarray(values) for name, values in results.items()}
+        self._total = merged[-1]
+        self._calls += 1
+        columns: dict[str, Any] = {}
+        if states:  # a model may have no metrics
+            columns = self._results([np.stack(values) for values in zip(*merged, strict=True)])
+            columns = {name: np.asarray(values) for name, values in columns.items()}
         columns |= {name: np.asarray(values) for name, values in result["logs"].items()}
         return [
             {name: float(values[step]) for name, values in columns.items()}
             for step in range(len(next(iter(columns.values()))))
         ]
 
-    def _results_of_steps(self, total: list[Any], states: list[Any]) -> dict[str, Any]:
+    def _results_of_steps(self, states: list[Any]) -> dict[str, Any]:
         def one(state: list[Any]) -> dict[str, Any]:
             scope = keras.StatelessScope()
-            parts = zip(self._variables, total, state, self._fresh, strict=True)
-            for variable, before, after, fresh in parts:
-                scope.add_update((variable, before + after - fresh))
+            for variable, value in zip(self._states.variables, state, strict=True):
+                scope.add_update((variable, value))
             with scope:
                 found = self._model.get_metrics_result()
             return {name: tf.cast(value, tf.float32) for name, value in found.items()}
@@ -328,7 +331,8 @@ class Training:
                 f"the loss became {loss} in epoch {epoch}, step {step}, computed by worker "
                 f"{worker}. Lower the learning rate, scale the features, clip gradients "
                 "(clipnorm), or look for rows that make the loss infinite.",
-                {"failed": worker, "host": self._cluster.workers[worker]},
+                worker,
+                self._cluster.workers[worker],
             )
 
     def report(self) -> dict[str, Any]:

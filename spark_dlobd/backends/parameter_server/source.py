@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spark_dlobd.backends.parameter_server.chunks import ChunkPlan
-from spark_dlobd.data.dataset import RowGroup
-from spark_dlobd.data.petastorm_source import read_row_groups
-from spark_dlobd.data.plan import ShardPlan
-from spark_dlobd.data.reader import Block, ShardReader
+from spark_dlobd.data.block import Block
+from spark_dlobd.data.reader import ShardReader
+from spark_dlobd.data.row_groups import ReadRowGroups, row_group_reader
+from spark_dlobd.job.dataset import RowGroup
+from spark_dlobd.job.plan import ShardPlan
 
 if TYPE_CHECKING:
-    from spark_dlobd.data.dataset import DatasetRef, Split
+    from spark_dlobd.job.dataset import DatasetRef, Split
 
 Arrays = tuple["NDArray[Any]", ...]
 
@@ -29,11 +30,14 @@ class RecentRowGroups:
 
     Parameters
     ----------
+    read : callable
+        Reads those that are not kept.
     count : int, default 2
         How many are kept.
     """
 
-    def __init__(self, count: int = 2) -> None:
+    def __init__(self, read: ReadRowGroups, count: int = 2) -> None:
+        self._read = read
         self._count = count
         self._kept: dict[RowGroup, Mapping[str, NDArray[Any]]] = {}
 
@@ -44,7 +48,7 @@ class RecentRowGroups:
         for group in groups:
             columns = self._kept.pop(group, None)
             if columns is None:
-                (columns,) = read_row_groups([group], names)
+                (columns,) = self._read([group], names)
             self._kept[group] = columns
             while len(self._kept) > self._count:
                 del self._kept[next(iter(self._kept))]
@@ -71,7 +75,7 @@ class ChunkSource:
         self._split = split
         self._plan = plan
         self._worker = worker
-        self._row_groups = RecentRowGroups()
+        self._row_groups = RecentRowGroups(row_group_reader(data.reader))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dlobd-chunks")
         self._ahead: tuple[tuple[int, int], Future[Arrays]] | None = None
 

@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from spark_dlobd.backends.parameter_server.tokens import call_function
+from spark_dlobd.job.columns import ColumnSpec
 from spark_dlobd.training import keras_codec
-from spark_dlobd.training.job import ColumnSpec
 from spark_dlobd.training.step import capture_gradients
 
 Apply = Callable[[list[Any], list[Any]], None]

@@ -6,33 +6,32 @@ the coordinator. The others stay until the first one closes the connection they 
 
 from __future__ import annotations
 
+import functools
 import json
-import queue
-import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from spark_dlobd.backends.barrier import RankFailed, tensorflow_environment
-from spark_dlobd.backends.channel import ChannelAddress, EventClient, EventServer
-from spark_dlobd.errors import (
-    DLError,
-    TrainingTimeoutError,
-    WorkerLostError,
-    WorkersDisagreeError,
-)
+from spark_dlobd.backends.parameter_server.events import Listening, Restarted
+from spark_dlobd.errors import TrainingTimeoutError, WorkerLostError, WorkersDisagreeError
+from spark_dlobd.processes.channel import ChannelAddress, EventClient, EventServer
+from spark_dlobd.processes.child import ChildFailed, ChildProcess
+from spark_dlobd.processes.environment import tensorflow_environment
+from spark_dlobd.processes.events import Met, Result
+from spark_dlobd.processes.supervision import Supervisor
+from spark_dlobd.processes.versions import check_versions, versions
 
 if TYPE_CHECKING:
     from pyspark import BarrierTaskContext
 
     from spark_dlobd.backends.parameter_server.config import ParameterServerConfig
-    from spark_dlobd.backends.process import RankProcess
+    from spark_dlobd.processes.events import Event
 
-_ARCHIVE_PIECE_BYTES = 32 << 20
-_MODULE = "spark_dlobd.backends.parameter_server.role_main"
+_ALIKE = ("keras", "numpy", "petastorm", "pyarrow")
 _POLL_S = 0.2
+Until = TypeVar("Until", Met, Result)
 _CAUSE_WAIT_S = 1.0
 
 
@@ -56,6 +55,10 @@ class ServerTask:
         Options of the backend.
     cores_per_task : int
         Threads of a worker and of a server.
+    versions : dict of str to str
+        What the driver has, as `driver_versions` says.
+    program : str
+        Module that plays a role.
     """
 
     run_id: str
@@ -65,6 +68,8 @@ class ServerTask:
     small_payload: bytes
     config: ParameterServerConfig
     cores_per_task: int
+    versions: dict[str, str]
+    program: str = "spark_dlobd.backends.parameter_server.role_main"
 
 
 def servers_of_task(task: int, size: int, num_ps: int) -> list[int]:
@@ -91,13 +96,7 @@ def run_task(task: ServerTask, _: Iterable[Any]) -> Iterator[bytes]:
     context = BarrierTaskContext.get()
     with EventClient(task.channel, context.partitionId()) as driver:
         crew = Crew(task, context, driver)
-        try:
-            archive = crew.run()
-        except Exception as error:
-            driver.send(crew.failure(error))
-            raise
-    for start in range(0, len(archive), _ARCHIVE_PIECE_BYTES):
-        yield archive[start : start + _ARCHIVE_PIECE_BYTES]
+        yield from crew.supervisor.run(crew.run)
 
 
 class Member:
@@ -110,7 +109,7 @@ class Member:
         self.restarts = 0
         self._crew = crew
         self._stack = ExitStack()
-        self.process: RankProcess = self._start()
+        self.process: ChildProcess = self._start()
 
     @property
     def name(self) -> str:
@@ -118,22 +117,20 @@ class Member:
         kinds = {"worker": "worker", "server": "parameter server"}
         return f"{kinds[self.role]} {self.index}" if self.role in kinds else self.role
 
-    def _start(self) -> RankProcess:
-        from spark_dlobd.backends.process import RankProcess
-
-        # the name serves whoever looks at the host's processes
-        named = {"SPARK_DLOBD_ROLE": f"{self.role} {self.index}"}
-        environment = {**self._crew.environment(self.role), **named}
-        process = self._stack.enter_context(RankProcess(_MODULE, environment, self._crew.log))
+    def _start(self) -> ChildProcess:
+        crew, title = self._crew, f"{self.role} {self.index}"
+        environment = crew.environment(self.role)
+        process = self._stack.enter_context(
+            ChildProcess(crew.task.program, environment, crew.supervisor.log, title)
+        )
         header = {
-            "kind": "job",
             "role": self.role,
             "index": self.index,
-            "host": self._crew.address,
+            "host": crew.supervisor.address,
             "port": self.port,
         }
-        task = self._crew.task
-        process.send(header, task.payload if self.role == "coordinator" else task.small_payload)
+        coordinates = self.role == "coordinator"
+        process.send(header, crew.task.payload if coordinates else crew.task.small_payload)
         return process
 
     def start_again(self) -> None:
@@ -147,52 +144,31 @@ class Member:
         self.process.kill()
         self._stack.close()
 
-    def event(self, wait_s: float = 0.0) -> tuple[dict[str, Any], bytes] | None:
-        """Next frame, or None if there is none within `wait_s`.
+    def event(self) -> Event | None:
+        """Next event, if there is one.
 
         Raises
         ------
-        WorkerLostError, RankFailed
+        WorkerLostError, ChildFailed
             If the process ended, or told that it failed.
         """
-        try:
-            frame = self.process.frames.get(block=wait_s > 0, timeout=wait_s)
-        except queue.Empty:
-            return None
-        if frame is None:
-            text = f"{self.name}: {self.process.exit_text()}"
-            raise WorkerLostError(text, self._crew.rank, self._crew.host, self._crew.phase)
-        if frame[0]["kind"] == "failed":
-            raise RankFailed(frame[0])
-        return frame
+        told = self._crew.supervisor.event(self.process, self.name, wait_s=0)
+        return None if told is None else told[0]
 
 
 class Crew:
     """The child processes of one task."""
 
     def __init__(self, task: ServerTask, context: BarrierTaskContext, driver: EventClient) -> None:
+        from spark_dlobd.processes.network import address_of
+
         self.task = task
-        self.rank = context.partitionId()
-        self.phase = "start"
+        hint = ", or lower steps_per_call: no worker finished a chunk meanwhile"
+        self.supervisor = Supervisor(driver, context.partitionId(), task.config, hint)
+        if (interface := task.config.network_interface) is not None:
+            self.supervisor.address = address_of(interface)
         self._context = context
-        self._driver = driver
         self._members: list[Member] = []
-        self.address = self._address()
-
-    def _address(self) -> str:
-        from spark_dlobd.backends.network import address_of
-
-        interface = self.task.config.network_interface
-        return self._driver.local_address if interface is None else address_of(interface)
-
-    @property
-    def host(self) -> str:
-        """Name and address of this host."""
-        return f"{socket.gethostname()} ({self.address})"
-
-    def log(self, line: str) -> None:
-        """Pass on what a process printed."""
-        self._driver.send({"kind": "log", "text": line, "host": self.host})
 
     def environment(self, role: str) -> dict[str, str]:
         """Environment of a child: only workers get the task's GPUs."""
@@ -209,21 +185,20 @@ class Crew:
 
     def run(self) -> bytes:
         """Run to the end; returns the model in the first task and nothing in the others."""
-        self._driver.send({"kind": "placed", "placed": self.rank, "host": self.host})
+        rank, task = self.supervisor.rank, self.task
+        self.supervisor.place(rank)
+        check_versions(task.versions)
         with ExitStack() as stack:
-            roles = [("worker", self.rank)]
-            roles += [
-                ("server", index)
-                for index in servers_of_task(self.rank, self.task.size, self.task.config.num_ps)
-            ]
-            if self.rank == 0:
+            servers = servers_of_task(rank, task.size, task.config.num_ps)
+            roles = [("worker", rank), *(("server", index) for index in servers)]
+            if rank == 0:
                 roles.append(("coordinator", 0))
             for role, index in roles:
                 member = Member(self, role, index)
                 stack.callback(member.close)
                 self._members.append(member)
             self._wait_for_ports()
-            if self.rank == 0:
+            if rank == 0:
                 return self._lead(stack)
             self._follow(stack)
             return b""
@@ -231,97 +206,74 @@ class Crew:
     def _wait_for_ports(self) -> None:
         timeout_s = self.task.config.start_timeout_s
         deadline = time.monotonic() + timeout_s
-        self._tell_phase("wait for ports")
+        self.supervisor.enter("wait for ports")
         while waiting := [m for m in self._members if m.role != "coordinator" and not m.port]:
             for member in self._members:
-                frame = member.event()
-                if frame is not None and frame[0]["kind"] == "listening":
-                    member.port = frame[0]["port"]
+                event = member.event()
+                if isinstance(event, Listening):
+                    member.port = event.port
             if time.monotonic() > deadline:
+                names = ", ".join(member.name for member in waiting)
                 raise TrainingTimeoutError(
-                    f"{', '.join(m.name for m in waiting)} on {self.host} did not start within "
+                    f"{names} on {self.supervisor.host} did not start within "
                     f"start_timeout_s={timeout_s:g}. Is the host overloaded? Raise it in the "
                     "backend's config."
                 )
             time.sleep(_POLL_S / 10)
 
-    def _tell_phase(self, phase: str) -> None:
-        self.phase = phase
-        self._driver.send({"kind": "phase", "phase": phase})
-
     def _exchange(self, line: dict[str, Any]) -> list[dict[str, Any]]:
         """Meet the other tasks; returns what each announced, by task."""
         announced = {
-            "versions": _versions(),
+            "versions": versions(_ALIKE),
             "workers": {m.index: self._of(m) for m in self._members if m.role == "worker"},
             "servers": {m.index: self._of(m) for m in self._members if m.role == "server"},
             **line,
         }
-        self._tell_phase("meet the other tasks")
-        gathered = [json.loads(text) for text in self._context.allGather(json.dumps(announced))]
+        self.supervisor.enter("meet the other tasks")
+        timeout_s = self.task.config.start_timeout_s
+        told = self.supervisor.driver.gather(json.dumps(announced), timeout_s)
+        gathered = [json.loads(text) for text in told]
         _check_agreement([other["versions"] for other in gathered])
         return gathered
 
     def _of(self, member: Member) -> str:
-        return f"{self.address}:{member.port}"
+        return f"{self.supervisor.address}:{member.port}"
 
     def _lead(self, stack: ExitStack) -> bytes:
         """Run the coordinator; leaving the block tells the other tasks to leave."""
-        line = stack.enter_context(EventServer(self.address, self.address))
+        address = self.supervisor.address
+        line = stack.enter_context(EventServer(address, address, clients=self.task.size))
         token = line.address.token.hex()
         gathered = self._exchange({"line": [line.address.host, line.address.port, token]})
         coordinator = self._members[-1]
         coordinator.process.send(
             {
-                "kind": "cluster",
                 "workers": _by_index(other["workers"] for other in gathered),
                 "servers": _by_index(other["servers"] for other in gathered),
             }
         )
-        self._listen(coordinator, "met", self.task.config.start_timeout_s)
-        self._driver.send({"kind": "met"})
-        header, archive = self._listen(coordinator, "result", self.task.config.progress_timeout_s)
-        header["report"]["worker_restarts"] = self._restarts(line)
-        self._driver.send(header)
+        self._listen(coordinator, Met)
+        self.supervisor.driver.tell(Met())
+        result, archive = self._listen(coordinator, Result)
+        report = {**result.report, "worker_restarts": self._restarts(line)}
+        self.supervisor.driver.tell(replace(result, report=report))
         return archive
 
     def _restarts(self, line: EventServer) -> int:
         """Restarts of this task's worker and those the other tasks told."""
         told = sum(member.restarts for member in self._members)
         while not line.events.empty():
-            told += line.events.get()["kind"] == "restarted"
+            told += isinstance(line.events.get()[1], Restarted)
         return told
 
-    def _listen(
-        self, coordinator: Member, until: str, timeout_s: float
-    ) -> tuple[dict[str, Any], bytes]:
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                frame = coordinator.event(_POLL_S)
-            except RankFailed as error:
-                if error.header["cause"] == "peer":
-                    self._wait_for_cause()
-                raise
-            self._look_after(self._members[:-1])
-            if frame is None:
-                if time.monotonic() > deadline:
-                    setting = "start_timeout_s" if until == "met" else "progress_timeout_s"
-                    raise TrainingTimeoutError(
-                        f"The coordinator on {self.host} told nothing for {timeout_s:g} s in "
-                        f"phase '{self.phase}': no worker finished a chunk. If that is normal for "
-                        f"this model raise {setting} of the backend's config, or lower "
-                        "steps_per_call."
-                    )
-                continue
-            header, body = frame
-            if header["kind"] == until:
-                return header, body
-            if header["kind"] == "phase":
-                self.phase = header["phase"]
-            if until != "met":
-                deadline = time.monotonic() + timeout_s
-            self._driver.send(header)
+    def _listen(self, coordinator: Member, until: type[Until]) -> tuple[Until, bytes]:
+        look_after = functools.partial(self._look_after, self._members[:-1])
+        try:
+            return self.supervisor.listen(coordinator.process, "the coordinator", until, look_after)
+        except ChildFailed as error:
+            if error.failure.cause == "peer":
+                self._wait_for_cause()
+            raise
 
     def _wait_for_cause(self) -> None:
         """Raise the loss of a process of this task, if that is what the coordinator saw."""
@@ -340,7 +292,7 @@ class Crew:
                 allowed = self.task.config.max_worker_restarts
                 if member.role != "worker" or member.restarts >= allowed:
                     raise
-                self.log(
+                self.supervisor.log(
                     f"{error.message} Started again ({member.restarts + 1} of at most {allowed})."
                 )
                 member.start_again()
@@ -351,34 +303,13 @@ class Crew:
         """Keep this task's processes alive until the first task leaves."""
         host, port, token = self._exchange({})[0]["line"]
         address = ChannelAddress(host, port, bytes.fromhex(token))
-        line = stack.enter_context(EventClient(address, self.rank))
-        self._driver.send({"kind": "met"})
-        self._tell_phase("serve")
+        line = stack.enter_context(EventClient(address, self.supervisor.rank))
+        self.supervisor.driver.tell(Met())
+        self.supervisor.enter("serve")
         while not line.closed_by_peer(_POLL_S):
             if self._look_after(self._members):
-                line.send({"kind": "restarted"})
+                line.tell(Restarted())
         self._look_after(self._members)  # why the first task left, perhaps
-
-    def failure(self, error: Exception) -> dict[str, Any]:
-        """Describe an error of `run` for the driver."""
-        described = {"kind": "failed", "failed": self.rank, "host": self.host}
-        if isinstance(error, RankFailed):
-            return {**described, **error.header}
-        cause, message = "own", str(error)
-        if isinstance(error, WorkerLostError):
-            cause, message = "lost", error.message
-        elif isinstance(error, TrainingTimeoutError | TimeoutError):
-            cause = "timeout"
-        elif not isinstance(error, DLError):
-            cause = "peer"  # the other tasks or Spark went away
-        return {
-            **described,
-            "cause": cause,
-            "type": type(error).__name__,
-            "message": message,
-            "traceback": "",
-            "phase": self.phase,
-        }
 
 
 def _by_index(parts: Iterable[dict[str, str]]) -> list[str]:
@@ -386,17 +317,9 @@ def _by_index(parts: Iterable[dict[str, str]]) -> list[str]:
     return [joined[index] for index in sorted(joined)]
 
 
-def _versions() -> dict[str, str]:
-    import platform
-    from importlib.metadata import version
-
-    names = ("keras", "numpy", "petastorm", "pyarrow")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def _check_agreement(versions: list[dict[str, str]]) -> None:
-    for name in versions[0]:
-        found = [task.get(name) for task in versions]
+def _check_agreement(told: list[dict[str, str]]) -> None:
+    for name in told[0]:
+        found = [task.get(name) for task in told]
         if any(value != found[0] for value in found):
             raise WorkersDisagreeError(
                 f"{name} differs between tasks: "

@@ -11,33 +11,36 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from spark_dlobd.backends.shuffle.checkpoint import CheckpointStore
-from spark_dlobd.backends.shuffle.events import EventStream
-from spark_dlobd.backends.shuffle.exchange import Exchange
-from spark_dlobd.backends.shuffle.explain import JobLostError, StateLostOnHostError
-from spark_dlobd.backends.shuffle.gradient_stage import warm_up_stage
-from spark_dlobd.backends.shuffle.job_length import JobLength
-from spark_dlobd.backends.shuffle.jobs import JobRunner
 from spark_dlobd.backends.shuffle.master import Master
-from spark_dlobd.backends.shuffle.other_stages import release_stage, validation_stage
-from spark_dlobd.backends.shuffle.planner import Planner
-from spark_dlobd.backends.shuffle.task import ShuffleTask, StartPoint
+from spark_dlobd.backends.shuffle.slices.checkpoint import CheckpointStore
+from spark_dlobd.backends.shuffle.spark.events import EventStream
+from spark_dlobd.backends.shuffle.spark.exchange import Exchange
+from spark_dlobd.backends.shuffle.spark.explain import JobLostError, StateLostOnHostError
+from spark_dlobd.backends.shuffle.spark.job_length import JobLength
+from spark_dlobd.backends.shuffle.spark.jobs import JobRunner
+from spark_dlobd.backends.shuffle.spark.planner import Planner
+from spark_dlobd.backends.shuffle.stages.gradient import warm_up_stage
+from spark_dlobd.backends.shuffle.stages.others import release_stage, validation_stage
+from spark_dlobd.backends.shuffle.stages.task import ShuffleTask, StartPoint
 from spark_dlobd.backends.shuffle.timers import Timers
-from spark_dlobd.backends.shuffle.wire import bytes_per_weight
+from spark_dlobd.backends.shuffle.wire.events import GradientSent, SliceUpdated, Worked
+from spark_dlobd.backends.shuffle.wire.vectors import bytes_per_weight
 from spark_dlobd.data.storage import CacheDirectory
 from spark_dlobd.errors import DLError, TrainingError, WorkerError
+from spark_dlobd.job.train_job import TrainResult
+from spark_dlobd.processes.versions import driver_versions
 from spark_dlobd.report.traffic import allreduce_bytes
 from spark_dlobd.spark import slots, spark_context
-from spark_dlobd.training.job import TrainResult
 
 if TYPE_CHECKING:
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
-    from spark_dlobd.backends.shuffle.backend import ShuffleConfig
-    from spark_dlobd.data.dataset import DatasetRef
+    from spark_dlobd.backends.shuffle.config import ShuffleConfig
+    from spark_dlobd.job.dataset import DatasetRef
+    from spark_dlobd.job.train_job import TrainJob
+    from spark_dlobd.processes.events import Event
     from spark_dlobd.tracking.reporter import Reporter
-    from spark_dlobd.training.job import TrainJob
 
 _RELEASE_TIMEOUT_S = 10.0
 
@@ -70,6 +73,7 @@ class ShuffleFit:
         self._reporter = reporter
         self._config = config
         self._events = EventStream(self._context)
+        self._versions = driver_versions(data.reader)
         self._runner = JobRunner(spark, job.run_id, self._events, self._hear)
         self._timers = Timers()
         self._cores = slots(spark).cores_per_task
@@ -140,6 +144,7 @@ class ShuffleFit:
     def _task(self, first: int, last: int) -> ShuffleTask:
         return ShuffleTask(
             run_id=self._job.run_id,
+            versions=self._versions,
             payload=self._payload,
             events=self._events.accumulator,
             world_size=self._world,
@@ -312,21 +317,23 @@ class ShuffleFit:
         if self._master.write_changed_weights(self._store, where):
             self._move_to(replace(self._start_point, weights=where))
 
-    def _hear(self, event: dict[str, Any]) -> None:
+    def _hear(self, event: Event) -> None:
         """Note what a task tells; told again by a repeated task it says the same."""
-        if event["kind"] == "gradient":
-            rank, first = event["rank"], event["step"]
-            for offset, logs in enumerate(event["logs"]):
-                new = (rank, first + offset) not in self._logs
-                self._logs[rank, first + offset] = logs
-                if new and rank == 0:
-                    self._reporter.step(self._epoch, first + offset, logs)
-            self._rows[rank, first] = event["rows"]
-            self._reporter.measured(rank, event["measured"])
-        if event["kind"] == "update":
-            self._slice_folders.add(event["folder"])
-        if "seconds" in event and "step" in event:
+        if isinstance(event, GradientSent):
+            self._take_logs(event)
+            self._rows[event.rank, event.step] = event.rows
+            self._reporter.measured(event.rank, event.measured)
+        if isinstance(event, SliceUpdated):
+            self._slice_folders.add(event.folder)
+        if isinstance(event, Worked):
             self._timers.take(event)
+
+    def _take_logs(self, event: GradientSent) -> None:
+        for step, logs in enumerate(event.logs, event.step):
+            new = (event.rank, step) not in self._logs
+            self._logs[event.rank, step] = logs
+            if new and event.rank == 0:
+                self._reporter.step(self._epoch, step, logs)
 
     def _check_rows(self, steps: int) -> None:
         plan = self._master.replica.plan
@@ -340,6 +347,7 @@ class ShuffleFit:
 
     def _result(self) -> TrainResult:
         from spark_dlobd.training import keras_codec
+        from spark_dlobd.training.optimizer_state import optimizer_state
 
         model, plan = self._master.model, self._master.replica.plan
         history = self._callback_list._history.history
@@ -374,4 +382,7 @@ class ShuffleFit:
                 "restarts": self._restarts,
                 "repeats_for_lost_state": self._repeats,
             },
+            optimizer_state=optimizer_state(model.optimizer)
+            if self._job.config.keep_optimizer
+            else b"",
         )

@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spark_dlobd.backends.shuffle.checkpoint import CheckpointStore
-from spark_dlobd.backends.shuffle.messages import Message, numbered
-from spark_dlobd.backends.shuffle.optimizer_rules import CutRule, cut_rule
-from spark_dlobd.backends.shuffle.optimizer_state import join_states, split_state
-from spark_dlobd.backends.shuffle.replica import Replica
-from spark_dlobd.backends.shuffle.slices import SlicePlan
-from spark_dlobd.backends.shuffle.task import StartPoint
-from spark_dlobd.backends.shuffle.variables import variable_specs
-from spark_dlobd.backends.shuffle.worker import Assignment
-from spark_dlobd.data.dataset import DatasetRef
-from spark_dlobd.training.job import TrainJob
+from spark_dlobd.backends.shuffle.slices.checkpoint import CheckpointStore
+from spark_dlobd.backends.shuffle.slices.optimizer_state import join_states, split_state
+from spark_dlobd.backends.shuffle.slices.plan import SlicePlan
+from spark_dlobd.backends.shuffle.slices.rules import CutRule, cut_rule
+from spark_dlobd.backends.shuffle.slices.variables import variable_specs
+from spark_dlobd.backends.shuffle.stages.replica import Replica
+from spark_dlobd.backends.shuffle.stages.task import StartPoint
+from spark_dlobd.backends.shuffle.stages.worker import Assignment
+from spark_dlobd.backends.shuffle.wire.messages import Message, numbered
+from spark_dlobd.job.dataset import DatasetRef
+from spark_dlobd.job.train_job import TrainJob
+from spark_dlobd.training.metric_states import MetricStates
 from spark_dlobd.training.state import rank_seeds, seed_states, statistics
 
 Position = tuple[int, int]
@@ -120,23 +121,25 @@ class Master:
     def load(self, store: CheckpointStore, end: Position) -> None:
         """Take over weights, statistics and metrics of all workers at the end of an epoch.
 
-        Statistics are averaged over workers. The state of Keras's metrics is additive, so
-        its sum over workers is that over all rows.
+        Statistics are averaged over workers, metrics become those of all rows.
         """
         parts = store.read_all(*end, "weights", self._world)
         self._vector = np.concatenate([part.arrays["values"] for part in parts])
         self.replica.set_vector(self._vector)
         self._workers = store.read_all(*end, "worker", self._world)
         averaged = {id(v) for v in statistics(self.model)}
-        added = {id(v) for v in self.model.metrics_variables}
+        of_workers: dict[int, list[NDArray[Any]]] = {}
         for index, variable in enumerate(self.replica.carried):
             values = [worker.arrays[f"worker/{index}"] for worker in self._workers]
-            if id(variable) in averaged:
-                variable.assign(np.mean(values, axis=0))
-            elif id(variable) in added:
-                variable.assign(np.sum(values, axis=0))
-            else:
-                variable.assign(values[0])
+            of_workers[id(variable)] = values
+            variable.assign(np.mean(values, axis=0) if id(variable) in averaged else values[0])
+        states = MetricStates(self.model.metrics)
+        # a metric that no step writes is not carried: as here it is on every worker
+        each = [
+            of_workers.get(id(variable), [value] * self._world)
+            for variable, value in zip(states.variables, states.read(), strict=True)
+        ]
+        states.assign(states.merged(list(zip(*each, strict=True)) or [()]))
 
     def metrics(self, last_logs: Sequence[dict[str, float]]) -> dict[str, float]:
         """Metrics over all rows, else the mean over workers of what the last step returned.
@@ -154,9 +157,9 @@ class Master:
 
     def validation_metrics(self, workers: Sequence[Message]) -> dict[str, float]:
         """Metrics over all validation rows, named as Keras names them."""
-        variables = [v for metric in self.model.metrics for v in metric.variables]
-        for index, variable in enumerate(variables):
-            variable.assign(np.sum([w.arrays[f"metrics/{index}"] for w in workers], axis=0))
+        workers = [worker for worker in workers if worker.arrays]  # those that have rows
+        states = MetricStates(self.model.metrics)
+        states.assign(states.merged([worker.group("metrics") for worker in workers]))
         return {
             f"val_{name}": float(value) for name, value in self.model.get_metrics_result().items()
         }

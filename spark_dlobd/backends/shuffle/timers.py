@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from spark_dlobd.backends.shuffle.wire.events import Worked
 from spark_dlobd.report.schema import RankSeconds
 
 PHASES = (
@@ -35,12 +34,11 @@ class Timers:
         self.last_job: dict[str, float] = {}
         self.synchronizations = 0
 
-    def take(self, event: dict[str, Any]) -> None:
+    def take(self, told: Worked) -> None:
         """Note the phases of one task."""
-        rank = event.get("rank", 0)
-        for phase, seconds in event["seconds"].items():
-            ranks = self._told.setdefault((phase, event["epoch"], event["step"]), {})
-            ranks[rank] = max(ranks.get(rank, 0.0), seconds)
+        for phase, seconds in told.seconds.items():
+            ranks = self._told.setdefault((phase, told.epoch, told.step), {})
+            ranks[told.rank] = max(ranks.get(told.rank, 0.0), seconds)
 
     def end_job(self, seconds: float, synchronizations: int) -> None:
         """Close a job that took `seconds`."""

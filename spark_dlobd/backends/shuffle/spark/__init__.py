@@ -1,0 +1,1 @@
+"""Spark's jobs and stages: how they are described, watched and explained."""

@@ -1,0 +1,1 @@
+"""What travels through the shuffle, as bytes. Pure."""

@@ -1,0 +1,1 @@
+"""Runs the cases of a sweep, each in a process of its own, and keeps what they measure."""

@@ -1,0 +1,1 @@
+"""Figures, tables, findings and the page made from results."""

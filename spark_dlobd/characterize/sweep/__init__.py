@@ -1,0 +1,1 @@
+"""What a sweep asks for, and the cases that it means."""

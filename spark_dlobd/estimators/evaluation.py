@@ -1,0 +1,265 @@
+"""Metrics of a fitted network over all rows of a DataFrame, computed on the executors."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spark_dlobd.errors import ConfigurationError, DataError, ModelError
+from spark_dlobd.job.columns import ColumnSpec, InvalidRows
+from spark_dlobd.processes.python_worker import (
+    exempt_from_collection,
+    limit_tensorflow_threads,
+    speed_up_worker,
+)
+from spark_dlobd.processes.tensorflow_import import import_tensorflow
+from spark_dlobd.training.custom_objects import CustomObjects
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+    from pyspark import Broadcast
+    from pyspark.sql import DataFrame
+
+    from spark_dlobd.estimators.model import DLModel
+
+_SCHEMA = "names string, states binary, counts boolean"
+_NETWORKS_KEPT = 2
+_networks: OrderedDict[tuple[str, str], Any] = OrderedDict()
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """How rows are evaluated.
+
+    Attributes
+    ----------
+    digest : str
+        Hash of the network's payload; workers keep built networks by it.
+    compile_config : dict
+        What the network is compiled with.
+    columns : ColumnSpec
+        Features, label and perhaps weight.
+    batch_size : int
+        Rows of one call of the network.
+    threads : int
+        Threads of one TensorFlow operation.
+    """
+
+    digest: str
+    compile_config: dict[str, Any]
+    columns: ColumnSpec
+    batch_size: int
+    threads: int
+
+
+def evaluate(model: DLModel, dataset: DataFrame) -> dict[str, float]:
+    """Runs on the driver. See `DLModel.evaluate`."""
+    from spark_dlobd.data.materialize import map_valid_rows
+    from spark_dlobd.estimators.preparation import check_dataset, column_spec
+    from spark_dlobd.processes.worker_interpreter import prepare_workers
+    from spark_dlobd.spark import slots, spark_context
+    from spark_dlobd.training import keras_codec
+    from spark_dlobd.training.metric_states import check_mergeable
+
+    check_dataset(dataset)
+    model.check_params()
+    archive, _, output = model._fitted()
+    config = model._compile_config
+    _check_compiled(config)
+    network = _compiled(archive, model._custom_objects, config)
+    columns = column_spec(model, dataset.schema, network, config, output)
+    check_mergeable(keras_codec.built_metrics(network, columns))
+    prepare_workers(dataset.sparkSession)
+    broadcast, digest = model._payload.get(
+        spark_context(dataset.sparkSession), archive, model._custom_objects
+    )
+    plan = EvaluationPlan(
+        digest,
+        config,
+        columns,
+        model.getPredictBatchSize(),
+        slots(dataset.sparkSession).cores_per_task,
+    )
+    function = partial(evaluate_batches, plan=plan, payload=broadcast)
+    invalid: InvalidRows = "skip" if model.getHandleInvalid() == "skip" else "error"
+    found = map_valid_rows(dataset, columns, invalid, function, _SCHEMA)
+    for row in found:
+        _check_names(json.loads(row["names"]), network)
+    if columns.weight is not None and not any(row["counts"] for row in found):
+        raise DataError(
+            f"All rows have weight 0, by weight column '{columns.weight.name}': the loss would be "
+            "0 whatever the network says. Give some rows a weight above 0, or leave weightCol out."
+        )
+    return merged_metrics(network, [_unpacked(bytes(row["states"])) for row in found])
+
+
+def merged_metrics(network: Any, states: Sequence[Sequence[NDArray[Any]]]) -> dict[str, float]:
+    """Runs on the driver. Metrics over all rows from the states of parts of them.
+
+    Parameters
+    ----------
+    network : keras.Model
+        Compiled, with the variables of its metrics built; they are assigned.
+    states : sequence of sequence of ndarray
+        Variables of the metrics after each part, as `MetricStates` reads them.
+
+    Raises
+    ------
+    DataError
+        If a metric is not finite.
+    """
+    from spark_dlobd.training.metric_states import MetricStates
+
+    metrics = MetricStates(network.metrics)
+    metrics.assign(metrics.merged(states))
+    found = {name: float(value) for name, value in network.get_metrics_result().items()}
+    if not np.isfinite(found.get("loss", 0.0)):
+        raise DataError(
+            f"The loss over these rows is {found['loss']}. Scale the features, or look for rows or "
+            "weights of the network that make it so."
+        )
+    return found
+
+
+def evaluate_batches(
+    batches: Iterable[pa.RecordBatch], plan: EvaluationPlan, payload: Broadcast[bytes]
+) -> Iterator[pa.RecordBatch]:
+    """Runs on each worker. States of the metrics after all rows of one task; none without rows."""
+    import pyarrow as pa
+
+    from spark_dlobd.estimators.scoring import own_error
+    from spark_dlobd.training.metric_states import MetricStates
+
+    speed_up_worker()
+    counts: list[bool] = []
+    steps = _noted(_steps(batches, plan), counts)
+    first = next(steps, None)
+    if first is None:
+        return
+    try:
+        network = _network_of(plan, payload)
+        with warnings.catch_warnings():
+            # Keras does not know how many there are until there are no more
+            warnings.filterwarnings("ignore", message="Your input ran out of data")
+            logs = network.evaluate(_all_of(first, steps), verbose=0, return_dict=True)
+    except Exception as error:
+        raise own_error(error, plan.batch_size, "Evaluation") from error
+    states = MetricStates(network.metrics).read()
+    yield pa.RecordBatch.from_arrays(
+        [
+            pa.array([json.dumps(list(logs))]),
+            pa.array([_packed(states)], pa.binary()),
+            pa.array([any(counts)]),
+        ],
+        names=["names", "states", "counts"],
+    )
+
+
+def _steps(
+    batches: Iterable[pa.RecordBatch], plan: EvaluationPlan
+) -> Iterator[tuple[NDArray[Any], ...]]:
+    """Features, labels and perhaps weights of one call each."""
+    from spark_dlobd.data.encode import decoded
+
+    for batch in batches:
+        arrays = [
+            decoded(batch.column(index), column) for index, column in enumerate(plan.columns.all)
+        ]
+        for start in range(0, batch.num_rows, plan.batch_size):
+            yield tuple(array[start : start + plan.batch_size] for array in arrays)
+
+
+def _noted(
+    steps: Iterator[tuple[NDArray[Any], ...]], counts: list[bool]
+) -> Iterator[tuple[NDArray[Any], ...]]:
+    """Note of each call whether a row of it has a weight above 0."""
+    for arrays in steps:
+        counts.append(len(arrays) < 3 or bool(np.any(arrays[2])))
+        yield arrays
+
+
+def _all_of(
+    first: tuple[NDArray[Any], ...], rest: Iterator[tuple[NDArray[Any], ...]]
+) -> Iterator[tuple[NDArray[Any], ...]]:
+    yield first
+    yield from rest
+
+
+def _network_of(plan: EvaluationPlan, payload: Broadcast[bytes]) -> Any:
+    """Runs on each worker. The compiled network; built once per process."""
+    import pickle
+
+    key = plan.digest, json.dumps(plan.compile_config, sort_keys=True)
+    network = _networks.get(key)
+    if network is None:
+        import_tensorflow()
+        limit_tensorflow_threads(plan.threads)
+        archive, custom_objects = pickle.loads(payload.value)
+        network = _compiled(archive, custom_objects, plan.compile_config)
+        _networks[key] = network
+        while len(_networks) > _NETWORKS_KEPT:
+            _networks.popitem(last=False)
+        exempt_from_collection()
+    _networks.move_to_end(key)
+    return network
+
+
+def _compiled(archive: bytes, custom_objects: CustomObjects, config: dict[str, Any]) -> Any:
+    """Network with its metrics, on the driver and on each worker."""
+    from spark_dlobd.training import keras_codec
+
+    network = keras_codec.archive_to_model(archive, custom_objects)
+    # A call of several steps would lose the last ones of a task, and the optimizer is not
+    # needed: Adam's variables would be twice the network.
+    changed = {**config, "steps_per_execution": 1}
+    if "optimizer" in changed:
+        changed["optimizer"] = "sgd"
+    keras_codec.compile_model(network, changed, custom_objects)
+    return network
+
+
+def _check_compiled(config: dict[str, Any]) -> None:
+    if not config:
+        raise ConfigurationError(
+            "evaluate needs a network that is compiled with a loss. Compile the Keras model before "
+            "setModel(keras_model); DLEstimator.fit(df) returns one that is."
+        )
+    loss = config.get("loss")
+    options = loss.get("config") if isinstance(loss, dict) else None
+    reduction = options.get("reduction") if isinstance(options, dict) else None
+    if reduction not in (None, "sum_over_batch_size", "mean"):
+        raise ConfigurationError(
+            f"evaluate gives the mean of the loss over rows. Got a loss with reduction="
+            f"{reduction!r}, which depends on how rows fall into batches: compile the network with "
+            "reduction='sum_over_batch_size' (Keras's default) and pass it to setModel."
+        )
+
+
+def _check_names(names: list[str], network: Any) -> None:
+    known = list(network.get_metrics_result())
+    if set(names) - set(known):
+        raise ModelError(
+            f"test_step of {type(network).__name__} returns {', '.join(map(repr, names))}, its "
+            f"metrics are {', '.join(map(repr, known))}. Only metrics can be merged over tasks: "
+            "return self.get_metrics_result() and list them in the property metrics."
+        )
+
+
+def _packed(states: Sequence[NDArray[Any]]) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, **{str(index): state for index, state in enumerate(states)})
+    return content.getvalue()
+
+
+def _unpacked(content: bytes) -> list[NDArray[Any]]:
+    with np.load(io.BytesIO(content), allow_pickle=False) as states:
+        return [states[str(index)] for index in range(len(states.files))]

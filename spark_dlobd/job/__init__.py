@@ -1,0 +1,1 @@
+"""What is to be trained, on which rows, by which plan, until when: frozen data."""

@@ -1,0 +1,128 @@
+"""What is to be trained, as frozen and picklable data.
+
+The estimator translates its Params into a `TrainJob` once; nothing below the
+estimator reads a Param.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from spark_dlobd.job.columns import ColumnSpec
+
+ProblemType = Literal["multiclass", "binary", "regression"]
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """What the model's output means.
+
+    Attributes
+    ----------
+    problem : {"multiclass", "binary", "regression"}
+        ``"binary"`` is one sigmoid or logit unit; two units are ``"multiclass"``.
+    units : int
+        Width of the model's output.
+    from_logits : bool
+        Whether the output still needs softmax or sigmoid to become a probability.
+    """
+
+    problem: ProblemType
+    units: int
+    from_logits: bool = False
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A Keras model as data.
+
+    Attributes
+    ----------
+    archive : bytes
+        The ``.keras`` file: architecture and weights.
+    compile_config : dict
+        JSON-able arguments of ``compile`` as ``keras.saving`` serializes them.
+    custom_objects : dict of str to object
+        Registered name -> class or function that the archive refers to.
+    output : OutputSpec
+        How predictions are derived from the output.
+    optimizer_state : bytes
+        What the optimizer starts with, from `training.optimizer_state`; empty for anew.
+    """
+
+    archive: bytes
+    compile_config: dict[str, Any]
+    output: OutputSpec
+    custom_objects: dict[str, Any] = field(default_factory=dict)
+    optimizer_state: bytes = b""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How to train.
+
+    Attributes
+    ----------
+    world_size : int
+        Number of workers.
+    batch_size : int
+        Rows of one step over all workers (the global batch).
+    epochs : int
+        Passes over the data.
+    seed : int
+        Seeds the order of rows, dropout and every other draw.
+    shuffle : bool
+        Whether the order of rows changes every epoch.
+    class_weight : dict of int to float or None
+        As ``keras.Model.fit`` takes it.
+    callbacks : tuple
+        Keras callbacks of the user; each rank gets its own copies.
+    verbose : int or str
+        0, 1, 2 or ``"auto"``, as the Param of this name.
+    keep_optimizer : bool
+        Whether the result holds the optimizer's state.
+    """
+
+    world_size: int
+    batch_size: int
+    epochs: int
+    seed: int
+    shuffle: bool = True
+    class_weight: dict[int, float] | None = None
+    callbacks: tuple[Any, ...] = ()
+    verbose: int | str = "auto"
+    keep_optimizer: bool = False
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """Everything a backend needs besides the data."""
+
+    run_id: str
+    model: ModelSpec
+    columns: ColumnSpec
+    config: FitConfig
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a backend returns.
+
+    Attributes
+    ----------
+    archive : bytes
+        The trained model as a ``.keras`` file.
+    history : dict of str to list of float
+        Per-epoch metrics averaged over all rows, as Keras's ``History``.
+    report : dict
+        JSON-able facts: ``seconds`` per phase, ``rows_per_epoch``,
+        ``transport``, ``weights_hash`` and what else the backend knows.
+    optimizer_state : bytes
+        Where `FitConfig.keep_optimizer` asks for it.
+    """
+
+    archive: bytes
+    history: dict[str, list[float]]
+    report: dict[str, Any]
+    optimizer_state: bytes = b""

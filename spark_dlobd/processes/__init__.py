@@ -1,0 +1,1 @@
+"""Child processes and their owners, what they tell, and Spark's jobs and Python workers."""

@@ -1,0 +1,81 @@
+"""Which versions of packages driver and workers have, and where they must be alike."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import socket
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+from spark_dlobd.errors import WorkersDisagreeError
+
+MISSING = "not installed"
+# Objects of numpy and networks of Keras travel, and both change their form between minors.
+_TRAVEL = ("numpy", "keras")
+# Where petastorm breaks: it names classes that newer ones do not have.
+_PETASTORM_BELOW = {"pyarrow": 15, "numpy": 2}
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Versions of Python and of distributions, as they are installed here; imports nothing.
+
+    Examples
+    --------
+    >>> versions(["no-such-package"])["no-such-package"]
+    'not installed'
+    """
+    return {"python": platform.python_version(), **{name: _version(name) for name in names}}
+
+
+def driver_versions(reader: str) -> dict[str, str]:
+    """What workers have to compare with theirs before they open what the driver pickled.
+
+    Parameters
+    ----------
+    reader : {"petastorm", "pyarrow"}
+        The library through which they are to read rows.
+    """
+    names = (*_TRAVEL, *(("petastorm",) if reader == "petastorm" else ()))
+    return {name: _version(name) for name in names}
+
+
+def check_versions(driver: Mapping[str, str]) -> None:
+    """Compare with `driver_versions`. Runs on each worker.
+
+    Raises
+    ------
+    WorkersDisagreeError
+        A package is missing here, or is of another minor version.
+    """
+    for name, theirs in driver.items():
+        ours = _version(name)
+        if ours == MISSING or (name in _TRAVEL and _minor(ours) != _minor(theirs)):
+            advice = " or set reader='pyarrow'" if name == "petastorm" else ""
+            raise WorkersDisagreeError(
+                f"{name} is {ours} on {socket.gethostname()}, the driver has {theirs}. Give the "
+                f"driver and all executors the same environment{advice}; spark-dlobd doctor "
+                "compares them."
+            )
+
+
+def petastorm_problem() -> str | None:
+    """Say why petastorm cannot read here; None if it can. Imports nothing."""
+    if importlib.util.find_spec("petastorm") is None:
+        return "petastorm is not installed"
+    for name, limit in _PETASTORM_BELOW.items():
+        found = _version(name)
+        if found != MISSING and int(found.split(".")[0]) >= limit:
+            return f"petastorm needs {name} below {limit}, this is {found}"
+    return None
+
+
+def _minor(found: str) -> list[str]:
+    return found.split(".")[:2]
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return MISSING

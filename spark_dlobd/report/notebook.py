@@ -1,0 +1,101 @@
+"""What a notebook shows of a model or an estimator, and their one-line descriptions.
+
+Runs on the driver. Self-contained HTML in the colours of the notebook, light or dark.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+from spark_dlobd.report import blocks, words
+from spark_dlobd.report.facts import fact_rows
+from spark_dlobd.report.network import network_facts
+
+
+def model_repr(model: Any) -> str:
+    """One line on a `DLModel`: network, task, how it was trained and with which result."""
+    if model._archive is None:
+        return f"DLModel(uid={model.uid!r}, no network)"
+    told = [words.network_text(network_facts(model._archive)), _task(model)]
+    report = model.report
+    if report.get("backend"):
+        told.append(f"trained with {words.how_text(report)}")
+    told += [f"{name} {words.metric_text(v)}" for name, v in words.last_metrics(report).items()]
+    return f"DLModel({', '.join(told)})"
+
+
+def model_html(model: Any) -> str:
+    """A `DLModel` with curves, facts and what limited its fit, as far as they are known."""
+    report = dict(model.report)
+    network = network_facts(model._archive)
+    whole = "total_seconds" in report
+    if network:
+        report["network"] = network
+    if not network:
+        advice = "DLEstimator.fit(df) returns one that has a network; setModel() gives it one."
+        return _view([_title("DLModel without a network"), _soft(advice)], [])
+    rows = [("task", _task(model)), *fact_rows(report)]
+    if whole:
+        parts = [blocks.head(report, kind="DLModel"), blocks.limit(report), blocks.curves(report)]
+        return _view(parts, rows, folded=True)
+    trained = words.how_text(report) if report.get("backend") else "not trained here"
+    return _view([_title(f"DLModel: {words.network_text(network)}"), _soft(trained)], rows)
+
+
+def estimator_repr(estimator: Any) -> str:
+    """One line on a `DLEstimator`: network and how it would be trained."""
+    told = [f"{name}={value!r}" for name, value in _settings(estimator).items()]
+    return f"DLEstimator({', '.join([_network_of(estimator), *told])})"
+
+
+def estimator_html(estimator: Any) -> str:
+    """A `DLEstimator` with its network and every Param that was set."""
+    network = network_facts(estimator._model_archive)
+    rows = [("layers", ", ".join(network["layers"]))] if network.get("layers") else []
+    rows += [
+        (param.name, words.fact_text(value))
+        for param, value in sorted(estimator._paramMap.items(), key=lambda item: item[0].name)
+        if value is not None
+    ]
+    told = ", ".join(f"{name} {value}" for name, value in _settings(estimator).items())
+    return _view([_title(f"DLEstimator: {_network_of(estimator)}"), _soft(told)], rows)
+
+
+def _network_of(estimator: Any) -> str:
+    network = network_facts(estimator._model_archive)
+    return words.network_text(network) if network else "no network"
+
+
+def _settings(estimator: Any) -> dict[str, Any]:
+    names = ("backend", "numTrainWorkers", "epochs", "batchSize")
+    values = {name: estimator.getOrDefault(name) for name in names}
+    if isinstance(values["backend"], dict):
+        values["backend"] = values["backend"]["name"]
+    return values
+
+
+def _task(model: Any) -> str:
+    """What goes in and comes out."""
+    shape = "x".join(map(str, model._features.shape)) or "scalar"
+    units = model._output.units
+    classes = model.numClasses
+    what = f"{classes} classes" if classes is not None else "regression"
+    if classes is None and units > 1:
+        what += f" of {units} outputs"
+    return f"{what} from {shape} {model._features.dtype}"
+
+
+def _title(text: str) -> str:
+    return f"<h1>{escape(text)}</h1>"
+
+
+def _soft(text: str) -> str:
+    return f'<p class="soft">{escape(text)}</p>'
+
+
+def _view(parts: list[str], rows: list[tuple[str, str]], folded: bool = False) -> str:
+    facts = blocks.table(rows)
+    if facts and folded:
+        facts = f"<details><summary>facts</summary>{facts}</details>"
+    return f'<style>{blocks.STYLE}</style><div class="spark-dlobd">{"".join(parts)}{facts}</div>'

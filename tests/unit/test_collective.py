@@ -1,0 +1,61 @@
+"""TensorFlow's ring: its options, its ports, and what of its errors the peers are to blame for."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import tensorflow as tf
+
+from spark_dlobd import CollectiveConfig
+from spark_dlobd.backends.collective.rank_main import cause_of
+from spark_dlobd.backends.collective.task import hold_port
+from spark_dlobd.errors import ConfigurationError, ResourceError
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"compression": "int8"}, "compression must be one of None, 'fp16', 'bf16'. Got 'int8'"),
+        ({"port_range": (80, 90)}, "port_range must be None or .first, last. with 1024 <="),
+        ({"operation_timeout_s": 0}, "operation_timeout_s must be a float of at least 1"),
+        ({"threads_per_rank": 1.5}, "threads_per_rank must be an int"),
+    ],
+)
+def test_options_are_checked(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        CollectiveConfig(**options)
+
+
+def test_tasks_of_a_host_take_different_ports() -> None:
+    with ExitStack() as stack:
+        first = stack.enter_context(hold_port(None)).getsockname()[1]
+        scarce = (first, min(first + 30, 65535))
+        others = [stack.enter_context(hold_port(scarce)).getsockname()[1] for _ in range(3)]
+        assert len({first, *others}) == 4
+        assert all(scarce[0] < port <= scarce[1] for port in others)
+
+
+def test_a_range_that_is_taken_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        port = taken.getsockname()[1]
+        with pytest.raises(ResourceError, match=f"tried {port} to {port}. Widen port_range"):
+            hold_port((port, port))
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (tf.errors.UnavailableError(None, None, "connection refused"), "peer"),
+        (tf.errors.DeadlineExceededError(None, None, "Collective timed out"), "peer"),
+        (tf.errors.InternalError(None, None, "Collective ops is aborted by: reset"), "peer"),
+        (tf.errors.UnknownError(None, None, "Could not start gRPC server"), "peer"),
+        (tf.errors.InvalidArgumentError(None, None, "indices[0] = 9 is not in [0, 5)"), None),
+        (ValueError("Collective of errors"), None),
+    ],
+)
+def test_who_is_to_blame(error: Exception, cause: str | None) -> None:
+    assert cause_of(error) == cause
