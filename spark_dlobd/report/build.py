@@ -70,6 +70,7 @@ def build_report(
     """
     total = observed.now
     _divide_gang_phase(seconds, observed.moments, total)
+    seconds["other"] = max(total - sum(seconds.values()), 0.0)
     epoch_seconds = [float(value) for value in told.get("epoch_seconds") or _epochs_of(observed)]
     ranks: list[RankSeconds] = told.get("ranks") or rank_seconds(observed.ranks)
     training_seconds = sum(epoch_seconds)

@@ -27,7 +27,7 @@ _FACTS: tuple[_Row, ...] = (
     ("weights_hash", "hash of the trained weights", str),
     ("mlflow_run_id", "MLflow run", str),
 )
-_PHASES = ("prepare", "materialize", "start", "train", "collect", "log")
+_PHASES = ("prepare", "materialize", "start", "train", "collect", "other", "log")
 
 
 def fact_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:

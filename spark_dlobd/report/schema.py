@@ -134,7 +134,8 @@ class Measurements(TypedDict):
     seconds_to_target : float or None
         From the start of the fit to the end of the first epoch that reached it.
     seconds : dict of str to float
-        By phase: ``prepare``, ``materialize``, ``start``, ``train``, ``collect``, ``log``.
+        By phase: ``prepare``, ``materialize``, ``start``, ``train``, ``collect``, ``other``
+        (between the phases), which add up to `total_seconds`, and ``log``.
     total_seconds : float
         From the call of ``fit`` to the trained model, so without ``log``.
     metrics_over_time : dict of str to list

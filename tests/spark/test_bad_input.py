@@ -238,7 +238,7 @@ def test_more_workers_than_slots(spark: SparkSession, table: DataFrame) -> None:
     message = r"numTrainWorkers=3 needs 3 slots at the same time, but local\[2\] offers 2"
     with no_spark_job(spark), pytest.raises(ResourceError, match=message):
         wrong.fit(table)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20  # of the 600 a start may take
 
 
 @pytest.mark.parametrize(

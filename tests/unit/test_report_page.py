@@ -84,6 +84,7 @@ def test_a_report_is_derived_from_what_was_observed() -> None:
         "start": 5.0,
         "train": 8.0,
         "collect": 2.0,
+        "other": 0.0,
     }
     assert report["metrics_over_time"]["loss"] == [[0, 14.0, 0.5], [1, 17.0, 0.05]]
     assert report["seconds_to_target"] == 17.0

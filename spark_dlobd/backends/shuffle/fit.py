@@ -104,7 +104,8 @@ class ShuffleFit:
                     self._start(stack)
                 with self._reporter.phase("train"):
                     self._train()
-                return self._result()
+                with self._reporter.phase("collect"):
+                    return self._result()
             except DLError:
                 raise
             except Exception as error:  # a callback's, as callbacks run here
