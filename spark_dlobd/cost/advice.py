@@ -13,9 +13,9 @@ _WORTH = 0.9
 def recommend(predictions: Sequence[Prediction], refused: Collection[str] = ()) -> Prediction:
     """Return the fastest fit that trains as the estimator says, with few workers.
 
-    Parameter servers are left out, because they train asynchronously and without
-    authentication, and so are averages of weights (``sync_every`` of the shuffle): both are
-    other algorithms, which only a person can choose.
+    What only a person can choose is left out: other algorithms (parameter servers, which
+    train asynchronously, and averages of weights, ``sync_every`` of the shuffle), and ports
+    that authenticate nobody (parameter servers and TensorFlow's ring).
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def recommend(predictions: Sequence[Prediction], refused: Collection[str] = ()) 
     refused : collection of str
         Backends to leave out as well.
     """
-    able = [one for one in predictions if _same_training(one) and one.fits]
+    able = [one for one in predictions if _against(one) is None and one.fits]
     able = [one for one in able if one.backend not in refused]
     best = min(able, key=lambda one: one.fit_s)
     for one in sorted(able, key=lambda one: (one.workers, one.fit_s)):
@@ -33,11 +33,13 @@ def recommend(predictions: Sequence[Prediction], refused: Collection[str] = ()) 
     return best
 
 
-def _same_training(one: Prediction) -> bool:
-    if one.backend == "shuffle":
-        return one.label == "shuffle"
-    # whoever reaches the ports of these can run code: to be accepted by a person
-    return one.backend not in ("collective", "parameter_server")
+def _against(one: Prediction) -> str | None:
+    """Why only a person can choose it."""
+    if one.backend == "collective":
+        return "its ports authenticate nobody"
+    if one.backend == "parameter_server" or (one.backend == "shuffle" and one.label != "shuffle"):
+        return "it trains in another way"
+    return None
 
 
 def explain_choice(
@@ -82,7 +84,7 @@ def _compared(
 ) -> list[str]:
     said = []
     able = [o for o in predictions if o.fits and o.backend not in refused]
-    more = [o for o in able if o.workers > best.workers and _same_training(o)]
+    more = [o for o in able if o.workers > best.workers and _against(o) is None]
     if more:
         fastest = min(more, key=lambda one: one.fit_s)
         said.append(
@@ -90,19 +92,19 @@ def _compared(
             f"{fastest.fit_s:.1f} s."
         )
     others = [o for o in able if o.workers == best.workers and o.backend != best.backend]
-    others = [o for o in others if _same_training(o)]
+    others = [o for o in others if _against(o) is None]
     if others:
         said.append(
             "With as many workers "
             + ", ".join(f"{one.label} would take {one.fit_s:.1f} s" for one in others)
             + "."
         )
-    faster = [o for o in able if not _same_training(o) and o.fit_s < _WORTH * best.fit_s]
+    faster = [o for o in able if _against(o) is not None and o.fit_s < _WORTH * best.fit_s]
     if faster:
         one = min(faster, key=lambda one: one.fit_s)
         said.append(
-            f"{one.label} with {one.workers} would take {one.fit_s:.1f} s, but trains in another "
-            "way, so it is not recommended by itself."
+            f"{one.label} with {one.workers} would take {one.fit_s:.1f} s, but {_against(one)}, "
+            "so it is not recommended by itself."
         )
     return said
 

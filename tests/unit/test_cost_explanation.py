@@ -98,7 +98,7 @@ def test_predictions_are_found_by_label_or_backend() -> None:
     assert found.prediction("horovod", 3) is None
 
 
-def test_servers_and_averages_are_not_recommended_however_fast() -> None:
+def test_what_only_a_person_can_choose_is_not_recommended_however_fast() -> None:
     able = [
         one("parameter_server", 2, 1.0),
         one("shuffle", 2, 2.0, "shuffle, every 10 steps"),
@@ -110,9 +110,17 @@ def test_servers_and_averages_are_not_recommended_however_fast() -> None:
     assert (best.backend, best.workers) == ("horovod", 2)
     assert recommend(able, ["horovod"]).backend == "local"
     said = explain_choice(best, able, {"shuffle": "Cannot be cut."}, ("local", 1))
-    assert "parameter_server with 2 would take 1.0 s, but trains in another way" in said
+    assert "parameter_server with 2 would take 1.0 s, but it trains in another way" in said
     assert "What the estimator asks for, local with 1: 9.0 s." in said
     assert said.endswith("shuffle is out: Cannot be cut.")
+
+
+def test_ports_that_authenticate_nobody_are_not_recommended_however_fast() -> None:
+    able = [one("collective", 2, 1.0), one("horovod", 2, 5.0), one("local", 1, 9.0)]
+    best = recommend(able)
+    assert best.backend == "horovod"
+    said = explain_choice(best, able, {}, ("local", 1))
+    assert "collective with 2 would take 1.0 s, but its ports authenticate nobody" in said
 
 
 def test_a_worker_has_to_save_a_tenth() -> None:
