@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, ClassVar, Protocol, cast
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+    from typing_extensions import Self
 
     from spark_dlobd.job.dataset import DatasetRef
     from spark_dlobd.job.train_job import TrainJob, TrainResult
@@ -45,3 +48,13 @@ class BackendConfig:
         """Return the backend."""
         module, _, name = self.backend_class.partition(":")
         return cast(Backend, getattr(importlib.import_module(module), name)(self))
+
+    def picklable(self) -> Self:
+        """Return the same options to send: not every mapping pickles, a dict does."""
+        own: Any = self
+        mappings = {
+            field.name: dict(value)
+            for field in fields(own)
+            if isinstance(value := getattr(own, field.name), Mapping)
+        }
+        return cast("Self", replace(own, **mappings))

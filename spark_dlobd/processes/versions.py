@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib.util
 import platform
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from spark_dlobd.errors import WorkersDisagreeError
 
 MISSING = "not installed"
+ALIKE = ("keras", "numpy", "petastorm", "pyarrow")
+"""Distributions whose versions have to be equal on all workers."""
 # Objects of numpy and networks of Keras travel, and both change their form between minors.
 _TRAVEL = ("numpy", "keras")
 # Where petastorm breaks: it names classes that newer ones do not have.
@@ -56,6 +59,31 @@ def check_versions(driver: Mapping[str, str]) -> None:
                 f"{name} is {ours} on {socket.gethostname()}, the driver has {theirs}. Give the "
                 f"driver and all executors the same environment{advice}; spark-dlobd doctor "
                 "compares them."
+            )
+
+
+def check_agreement(told: Sequence[Mapping[str, Any]], who: str) -> None:
+    """Compare what every worker says of itself.
+
+    Parameters
+    ----------
+    told : sequence of mapping
+        Facts by worker, in their order; all say the same names.
+    who : {"rank", "task"}
+        What a worker is called.
+
+    Raises
+    ------
+    WorkersDisagreeError
+        Naming the first fact that differs with its value everywhere.
+    """
+    for name in told[0]:
+        values = [other.get(name) for other in told]
+        if any(value != values[0] for value in values):
+            raise WorkersDisagreeError(
+                f"{name} differs between {who}s: "
+                + ", ".join(f"{who} {index} has {value}" for index, value in enumerate(values))
+                + ". Give every executor the same environment."
             )
 
 

@@ -46,6 +46,10 @@ def test_a_range_that_is_taken_is_named() -> None:
             hold_port((port, port))
 
 
+_USERS = "{{function_node __wrapped__Assert_device_/job:worker/replica:0/task:1}} assertion failed"
+"""An eager operation's error names the device of the rank, which is called as in a ring."""
+
+
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
@@ -54,6 +58,7 @@ def test_a_range_that_is_taken_is_named() -> None:
         (tf.errors.InternalError(None, None, "Collective ops is aborted by: reset"), "peer"),
         (tf.errors.UnknownError(None, None, "Could not start gRPC server"), "peer"),
         (tf.errors.InvalidArgumentError(None, None, "indices[0] = 9 is not in [0, 5)"), None),
+        (tf.errors.InvalidArgumentError(None, None, _USERS), None),
         (ValueError("Collective of errors"), None),
     ],
 )

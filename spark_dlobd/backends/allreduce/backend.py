@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from spark_dlobd.errors import RanksNotConnectedError, ResourceError
@@ -86,25 +85,16 @@ class AllreduceBackend:
         from spark_dlobd.processes.versions import driver_versions
         from spark_dlobd.spark import slots
 
-        payload = cloudpickle.dumps((job, data, self._options()))
+        config = self._config.picklable()
+        payload = cloudpickle.dumps((job, data, config))
         cores = slots(spark).cores_per_task
         versions = driver_versions(data.reader)
-        config = _picklable(self._config)
 
         def make_task(run_id: str, server: EventServer) -> GangFunction:
             task = GangTask(run_id, server.address, payload, config, cores, versions, self.program)
             return functools.partial(run_task, self.rank_task, task)
 
         return make_task
-
-    def _options(self) -> dict[str, Any]:
-        from spark_dlobd.backends.stall import heartbeat_s
-
-        return {
-            "compression": self._config.compression,
-            "accumulation": self._config.gradient_accumulation_steps,
-            "heartbeat_s": heartbeat_s(self._config.stall_timeout_s),
-        }
 
     def _run(
         self,
@@ -139,11 +129,3 @@ class AllreduceBackend:
             reporter.warn(f"{error} Starting once more, on other ports.")
         # the first gang may still be leaving: its sockets and files have other names
         return run(f"{job.run_id}-2", start_timeout_s)
-
-
-def _picklable(config: Any) -> Any:
-    """A frozen mapping does not pickle everywhere, a dict does."""
-    known = {field.name for field in fields(config)}
-    if "environment" not in known:
-        return config
-    return replace(config, environment=dict(config.environment))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spark_dlobd.backends.allreduce.attendance import Attendance
-from spark_dlobd.errors import WorkersDisagreeError
+from spark_dlobd.processes.versions import check_agreement
 
 
 class RankGroup:
@@ -59,14 +59,7 @@ class RankGroup:
             Naming each fact that differs with its value on every rank.
         """
         per_rank = [json.loads(text) for text in self._texts(json.dumps(facts).encode())]
-        for name in facts:
-            values = [other.get(name) for other in per_rank]
-            if any(value != values[0] for value in values):
-                raise WorkersDisagreeError(
-                    f"{name} differs between ranks: "
-                    + ", ".join(f"rank {rank} has {value}" for rank, value in enumerate(values))
-                    + ". Give every executor the same environment."
-                )
+        check_agreement(per_rank, "rank")
 
     def _texts(self, text: bytes) -> list[bytes]:
         """What every rank says, by rank."""

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.processes.events import Measured, Met, Result
 from spark_dlobd.processes.tensorflow_import import import_tensorflow
-from spark_dlobd.processes.versions import versions
+from spark_dlobd.processes.versions import ALIKE, versions
 
 if TYPE_CHECKING:
     from spark_dlobd.backends.allreduce.group import RankGroup
     from spark_dlobd.job.dataset import DatasetRef
     from spark_dlobd.job.train_job import TrainJob, TrainResult
     from spark_dlobd.processes.child_program import Parent
-
-_ALIKE = ("keras", "numpy", "petastorm", "pyarrow")
 
 
 class Rank:
@@ -35,7 +33,7 @@ class Rank:
     def import_more(self) -> None:
         """Import what takes a while."""
 
-    def join(self, told: dict[str, Any], size: int, options: dict[str, Any]) -> RankGroup:
+    def join(self, told: dict[str, Any], size: int, config: Any) -> RankGroup:
         """Find the other ranks with what the task has told."""
         raise NotImplementedError
 
@@ -49,7 +47,7 @@ class Rank:
 
         self.import_more()
         # Trusted: written by the task that is this process's parent.
-        job, data, options = cloudpickle.loads(payload)
+        job, data, config = cloudpickle.loads(payload)
         _share_gpus(tf)
         model = _built(parent, job) if self.builds_first else None
         ready = time.monotonic() - started
@@ -57,10 +55,10 @@ class Rank:
         told, _ = parent.next("the communicator")
         os.environ.update(told.get("environment", {}))
         parent.phase("initialize communicator")
-        group = self.join(told, job.config.world_size, options)
+        group = self.join(told, job.config.world_size, config)
         if model is None:
             model = _built(parent, job)
-        result, joined = self._train(model, job, data, options, group, parent)
+        result, joined = self._train(model, job, data, config, group, parent)
         seconds = {"ready": ready, "joined": joined - started, "all": time.monotonic() - started}
         report = {**result.report, "rank_seconds": seconds}
         archives = result.archive + result.optimizer_state
@@ -71,7 +69,7 @@ class Rank:
         model: Any,
         job: TrainJob,
         data: DatasetRef,
-        options: dict[str, Any],
+        config: Any,
         group: RankGroup,
         parent: Parent,
     ) -> tuple[TrainResult, float]:
@@ -81,6 +79,7 @@ class Rank:
             AttendanceEnd,
             Heartbeat,
         )
+        from spark_dlobd.backends.stall import heartbeat_s
         from spark_dlobd.training.loop import LoopOptions, plans, train_rank
 
         train, validation = plans(job, data, group.size)
@@ -90,12 +89,12 @@ class Rank:
         attendance = group.attendance
         validation_steps = validation.steps_per_epoch if validation is not None else 0
         loop = LoopOptions(
-            accumulation_steps=options["accumulation"],
+            accumulation_steps=config.gradient_accumulation_steps,
             measured=lambda facts: parent.tell(Measured(facts)),
             first_callbacks=[AttendanceBegin(attendance)],
             last_callbacks=[AttendanceEnd(attendance, train.steps_per_epoch, validation_steps)],
         )
-        with Heartbeat(attendance.state, parent.tell, options["heartbeat_s"]):
+        with Heartbeat(attendance.state, parent.tell, heartbeat_s(config.stall_timeout_s)):
             result = train_rank(model, job, data, group, parent, loop)
         group.close()
         return result, joined
@@ -103,7 +102,7 @@ class Rank:
     def _facts(self, job: TrainJob, plan: dict[str, Any]) -> dict[str, Any]:
         """What must be equal on all ranks."""
         return {
-            **versions((*_ALIKE, *self.alike)),
+            **versions((*ALIKE, *self.alike)),
             "shard plan": plan,
             "model": hashlib.sha256(job.model.archive).hexdigest()[:16],
         }

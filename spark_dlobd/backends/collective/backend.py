@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from spark_dlobd.backends.allreduce.backend import AllreduceBackend
 
@@ -27,6 +27,3 @@ class CollectiveBackend(AllreduceBackend):
     def transport(self, log_lines: Sequence[str]) -> str:
         """What carried the gradients."""
         return "ring: grpc over tcp"
-
-    def _options(self) -> dict[str, Any]:
-        return {**super()._options(), "timeout_s": self._config.operation_timeout_s}

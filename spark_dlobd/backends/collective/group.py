@@ -82,8 +82,10 @@ class RingGroup(RankGroup):
     def _fused(self, tensors: list[Any]) -> list[Any]:
         flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
         mean = self._reduce(flat, "gradients") / tf.cast(self.size, flat.dtype)
-        parts = tf.split(mean, [tensor.shape.num_elements() for tensor in tensors])
-        return [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+        parts = tf.split(mean, [tf.size(tensor) for tensor in tensors])
+        return [
+            tf.reshape(part, tf.shape(tensor)) for part, tensor in zip(parts, tensors, strict=True)
+        ]
 
     def any_flag(self, flag: Any) -> Any:
         """Sum a small flag over ranks."""

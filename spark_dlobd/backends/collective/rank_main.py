@@ -12,6 +12,7 @@ from spark_dlobd.processes.failure import Cause
 
 if TYPE_CHECKING:
     from spark_dlobd.backends.allreduce.group import RankGroup
+    from spark_dlobd.backends.collective.config import CollectiveConfig
 
 
 class CollectiveRank(Rank):
@@ -19,13 +20,13 @@ class CollectiveRank(Rank):
 
     builds_first = False  # what is made before the ring may be lost with it
 
-    def join(self, told: dict[str, Any], size: int, options: dict[str, Any]) -> RankGroup:
+    def join(self, told: dict[str, Any], size: int, config: CollectiveConfig) -> RankGroup:
         """Listen, and know where the others do."""
         from spark_dlobd.backends.collective.group import RingGroup, join_ring
 
         if size > 1:
             join_ring(told["rank"], told["peers"])
-        return RingGroup(told["rank"], size, options["compression"], options["timeout_s"])
+        return RingGroup(told["rank"], size, config.compression, config.operation_timeout_s)
 
 
 def cause_of(error: Exception) -> Cause | None:
@@ -41,7 +42,7 @@ def cause_of(error: Exception) -> Cause | None:
         tf.errors.DeadlineExceededError,
     )
     text = str(error)
-    of_ring = "ollective" in text or "/job:worker" in text or "gRPC server" in text
+    of_ring = "ollective" in text or "gRPC server" in text
     return (
         "peer"
         if isinstance(error, lost) or (isinstance(error, tf.errors.OpError) and of_ring)

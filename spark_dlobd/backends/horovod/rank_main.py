@@ -10,6 +10,7 @@ from spark_dlobd.processes.child_program import run_child
 
 if TYPE_CHECKING:
     from spark_dlobd.backends.allreduce.group import RankGroup
+    from spark_dlobd.backends.horovod.config import HorovodConfig
 
 
 class HorovodRank(Rank):
@@ -21,7 +22,7 @@ class HorovodRank(Rank):
         """Import Horovod while the tasks still meet."""
         import horovod.tensorflow  # noqa: F401
 
-    def join(self, told: dict[str, Any], size: int, options: dict[str, Any]) -> RankGroup:
+    def join(self, told: dict[str, Any], size: int, config: HorovodConfig) -> RankGroup:
         """Become the rank that the barrier says."""
         import horovod.tensorflow as hvd
 
@@ -33,7 +34,7 @@ class HorovodRank(Rank):
             raise RuntimeError(
                 f"Horovod says rank {hvd.rank()} of {hvd.size()}, the barrier says {rank} of {size}"
             )
-        return HorovodGroup(options["compression"])
+        return HorovodGroup(config.compression)
 
 
 if __name__ == "__main__":

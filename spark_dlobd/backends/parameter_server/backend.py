@@ -48,8 +48,7 @@ class ParameterServerBackend:
         from spark_dlobd.processes.versions import driver_versions
         from spark_dlobd.spark import slots
 
-        # a frozen mapping does not pickle everywhere, a dict does
-        config = replace(self._config, environment=dict(self._config.environment))
+        config = self._config.picklable()
         plan = ChunkPlan.of_job(job, data, "train", config.steps_per_call)
         reporter.expect(plan.steps_per_epoch)
         payload = cloudpickle.dumps((job, data, config))

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from spark_dlobd.backends.parameter_server.events import Listening, Restarted
-from spark_dlobd.errors import TrainingTimeoutError, WorkerLostError, WorkersDisagreeError
+from spark_dlobd.errors import TrainingTimeoutError, WorkerLostError
 from spark_dlobd.processes.channel import ChannelAddress, EventClient, EventServer
 from spark_dlobd.processes.child import ChildFailed, ChildProcess
 from spark_dlobd.processes.environment import tensorflow_environment
 from spark_dlobd.processes.events import Met, Result
 from spark_dlobd.processes.supervision import Supervisor
-from spark_dlobd.processes.versions import check_versions, versions
+from spark_dlobd.processes.versions import ALIKE, check_agreement, check_versions, versions
 
 if TYPE_CHECKING:
     from pyspark import BarrierTaskContext
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from spark_dlobd.backends.parameter_server.config import ParameterServerConfig
     from spark_dlobd.processes.events import Event
 
-_ALIKE = ("keras", "numpy", "petastorm", "pyarrow")
 _POLL_S = 0.2
 Until = TypeVar("Until", Met, Result)
 _CAUSE_WAIT_S = 1.0
@@ -224,7 +223,7 @@ class Crew:
     def _exchange(self, line: dict[str, Any]) -> list[dict[str, Any]]:
         """Meet the other tasks; returns what each announced, by task."""
         announced = {
-            "versions": versions(_ALIKE),
+            "versions": versions(ALIKE),
             "workers": {m.index: self._of(m) for m in self._members if m.role == "worker"},
             "servers": {m.index: self._of(m) for m in self._members if m.role == "server"},
             **line,
@@ -233,7 +232,7 @@ class Crew:
         timeout_s = self.task.config.start_timeout_s
         told = self.supervisor.driver.gather(json.dumps(announced), timeout_s)
         gathered = [json.loads(text) for text in told]
-        _check_agreement([other["versions"] for other in gathered])
+        check_agreement([other["versions"] for other in gathered], "task")
         return gathered
 
     def _of(self, member: Member) -> str:
@@ -315,14 +314,3 @@ class Crew:
 def _by_index(parts: Iterable[dict[str, str]]) -> list[str]:
     joined = {int(index): address for part in parts for index, address in part.items()}
     return [joined[index] for index in sorted(joined)]
-
-
-def _check_agreement(told: list[dict[str, str]]) -> None:
-    for name in told[0]:
-        found = [task.get(name) for task in told]
-        if any(value != found[0] for value in found):
-            raise WorkersDisagreeError(
-                f"{name} differs between tasks: "
-                + ", ".join(f"task {task} has {value}" for task, value in enumerate(found))
-                + ". Give every executor the same environment."
-            )

@@ -112,7 +112,7 @@ class Chain:
         served = jvm.PythonRDD.collectAndServe(self._last)
         raw = NoOpSerializer()  # type: ignore[no-untyped-call]
         records: Any = _load_from_socket(served, raw)
-        if not isinstance(records, AbstractContextManager):  # until Spark 4.2
+        if not isinstance(records, AbstractContextManager):  # in Spark 4.0
             return list(records)
         with records as stream:
             return list(stream)
