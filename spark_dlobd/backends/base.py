@@ -20,7 +20,7 @@ class Backend(Protocol):
     """One way of training. Runs on the driver.
 
     A backend whose class has ``keeps_optimizer = True`` starts with
-    ``job.model.optimizer_state``, where there is one, and returns it in the result where
+    ``job.network.optimizer_state``, where there is one, and returns it in the result where
     ``job.config.keep_optimizer`` asks for it; with others such a job is refused.
     """
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from pyspark.ml.base import Predictor
 from pyspark.ml.util import MLReadable, MLWritable
 
-from spark_dlobd.errors import NotAvailableError
-from spark_dlobd.estimators.converters import checked_callbacks
 from spark_dlobd.estimators.model import DLModel
-from spark_dlobd.estimators.params import TrainingParams, by_name, by_name_only
+from spark_dlobd.estimators.params import by_name
 from spark_dlobd.estimators.persistence import DLEstimatorReader, DLEstimatorWriter
-from spark_dlobd.training.custom_objects import CustomObjects
+from spark_dlobd.estimators.settings import FitSettings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
     from pyspark.sql.types import StructType
-    from typing_extensions import Self
 
     from spark_dlobd.cost.explanation import Explanation
     from spark_dlobd.tracking.base import Tracker
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("spark_dlobd")
 
 
-class DLEstimator(Predictor[DLModel], TrainingParams, MLReadable["DLEstimator"], MLWritable):
+class DLEstimator(Predictor[DLModel], FitSettings, MLReadable["DLEstimator"], MLWritable):
     """Trains a Keras model on a DataFrame. Runs on the driver.
 
     Parameters
@@ -126,7 +123,6 @@ class DLEstimator(Predictor[DLModel], TrainingParams, MLReadable["DLEstimator"],
     """
 
     _input_kwargs: dict[str, Any]
-    _live_objects: ClassVar[tuple[str, ...]] = ("model", "callbacks", "tracker")
 
     @by_name
     def __init__(
@@ -166,118 +162,7 @@ class DLEstimator(Predictor[DLModel], TrainingParams, MLReadable["DLEstimator"],
         predictBatchSize: int | None = None,
     ) -> None:
         super().__init__()
-        self._model_archive: bytes | None = None
-        self._custom_objects = CustomObjects()
-        self._compile_config: dict[str, Any] = {}
-        self._optimizer_state = b""
-        self.callbacks = ()
-        self.tracker: Tracker | None = None
         self._set_given(self._input_kwargs)
-
-    @by_name_only
-    def setParams(self, **kwargs: Any) -> Self:
-        """Set what the constructor takes, by name.
-
-        Unlike there, None is a value: it sets back what is None by default, such as
-        ``learningRate``, ``callbacks`` and ``tracker``.
-
-        Raises
-        ------
-        ConfigurationError, ModelError
-            If a value does not fit.
-        """
-        params = dict(kwargs)
-        live = {name: params.pop(name) for name in self._live_objects if name in kwargs}
-        self._set(**params)
-        for name, value in live.items():
-            getattr(self, f"set{name.capitalize()}")(value)
-        return self
-
-    @property
-    def callbacks(self) -> tuple[Any, ...]:
-        """Keras callbacks of which each rank gets copies.
-
-        Raises
-        ------
-        ConfigurationError
-            When set to anything else.
-        """
-        return self._callbacks
-
-    @callbacks.setter
-    def callbacks(self, value: Sequence[Any]) -> None:
-        self._callbacks = checked_callbacks(value)
-
-    def setCallbacks(self, value: Sequence[Any] | None) -> Self:
-        """Set the Keras callbacks of which each rank gets copies; None takes them back.
-
-        Raises
-        ------
-        ConfigurationError
-            If it is anything else.
-        """
-        self.callbacks = () if value is None else value
-        return self
-
-    def setTracker(self, value: Tracker | None) -> Self:
-        """Set what hears of the fit; None for the default `MlflowTracker()`."""
-        self.tracker = value
-        return self
-
-    def setModel(self, model: Any) -> Self:
-        """Copy the model to train: a Keras model, or a `DLModel` to train further.
-
-        Raises
-        ------
-        ConfigurationError
-            If a `DLModel` holds no network.
-        ModelError
-            If it is not built, has several inputs or outputs, or refers to custom
-            objects that are not registered.
-        """
-        from spark_dlobd.training import keras_codec
-
-        if isinstance(model, DLModel):
-            self._model_archive, _, _ = model._fitted()
-            self._custom_objects = CustomObjects(model._custom_objects)
-            self._compile_config = dict(model._compile_config)
-            self._optimizer_state = model._optimizer_state
-            return self
-        self._model_archive = keras_codec.model_to_archive(model)
-        self._optimizer_state = b""
-        compiled = keras_codec.own_compile_config(model)
-        self._custom_objects = CustomObjects(keras_codec.custom_objects_of(model, compiled))
-        self._compile_config = compiled
-        return self
-
-    def getModel(self) -> Any:
-        """Return a fresh copy of the Keras model, compiled as the given one was."""
-        return self.build_keras_model()
-
-    @property
-    def model_archive(self) -> bytes:
-        """The model as the bytes of a ``.keras`` file.
-
-        Raises
-        ------
-        NotAvailableError
-            If there is no model.
-        """
-        if self._model_archive is None:
-            raise NotAvailableError(
-                "model must be a built keras.Model. Got None: pass DLEstimator(model=...) or call "
-                "setModel(model)."
-            )
-        return self._model_archive
-
-    def build_keras_model(self) -> Any:
-        """Rebuild the model from its archive."""
-        from spark_dlobd.training import keras_codec
-
-        model = keras_codec.archive_to_model(self.model_archive, self._custom_objects)
-        if self._compile_config:
-            keras_codec.compile_model(model, self._compile_config, self._custom_objects)
-        return model
 
     def transformSchema(self, schema: StructType) -> StructType:
         """Check the settings against a schema and return that of the fitted model's output.
@@ -299,9 +184,11 @@ class DLEstimator(Predictor[DLModel], TrainingParams, MLReadable["DLEstimator"],
         ConfigurationError, ModelError, DataError
             If `fit` would refuse such a DataFrame, or `transform` would.
         """
-        from spark_dlobd.estimators.preparation import untrained_model
+        from spark_dlobd.estimators.preparation import untrained
 
-        return untrained_model(self, schema).transformSchema(schema)
+        return DLModel.from_training(untrained(self, schema), params_from=self).transformSchema(
+            schema
+        )
 
     def _fit(self, dataset: DataFrame) -> DLModel:
         from spark_dlobd.estimators.fitting import fit_once
@@ -374,13 +261,13 @@ class DLEstimator(Predictor[DLModel], TrainingParams, MLReadable["DLEstimator"],
     def __repr__(self) -> str:
         from spark_dlobd.report.notebook import estimator_repr
 
-        return estimator_repr(self)
+        return estimator_repr(self, self._network)
 
     def _repr_html_(self) -> str:
         """Network and Params, for notebooks."""
         from spark_dlobd.report.notebook import estimator_html
 
-        return estimator_html(self)
+        return estimator_html(self, self._network)
 
     def write(self) -> DLEstimatorWriter:
         """Return a writer; callbacks and the tracker are left out with a warning."""

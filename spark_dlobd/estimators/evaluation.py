@@ -6,8 +6,8 @@ import io
 import json
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,13 @@ import numpy as np
 
 from spark_dlobd.errors import ConfigurationError, DataError, ModelError
 from spark_dlobd.job.columns import ColumnSpec, InvalidRows
+from spark_dlobd.job.network import Network
 from spark_dlobd.processes.python_worker import (
     exempt_from_collection,
     limit_tensorflow_threads,
     speed_up_worker,
 )
 from spark_dlobd.processes.tensorflow_import import import_tensorflow
-from spark_dlobd.training.custom_objects import CustomObjects
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from pyspark import Broadcast
     from pyspark.sql import DataFrame
 
-    from spark_dlobd.estimators.model import DLModel
+    from spark_dlobd.estimators.network import FittedNetwork
+    from spark_dlobd.estimators.params import PredictionParams
+    from spark_dlobd.estimators.scoring import PayloadCache
 
 _SCHEMA = "names string, states binary, counts boolean"
 _NETWORKS_KEPT = 2
@@ -44,7 +46,7 @@ class EvaluationPlan:
     ----------
     digest : str
         Hash of the network's payload; workers keep built networks by it.
-    compile_config : dict
+    compile_config : mapping
         What the network is compiled with.
     columns : ColumnSpec
         Features, label and perhaps weight.
@@ -55,42 +57,41 @@ class EvaluationPlan:
     """
 
     digest: str
-    compile_config: dict[str, Any]
+    compile_config: Mapping[str, Any]
     columns: ColumnSpec
     batch_size: int
     threads: int
 
 
-def evaluate(model: DLModel, dataset: DataFrame) -> dict[str, float]:
+def evaluate(
+    stage: PredictionParams, fitted: FittedNetwork, cache: PayloadCache, dataset: DataFrame
+) -> dict[str, float]:
     """Runs on the driver. See `DLModel.evaluate`."""
     from spark_dlobd.data.materialize import map_valid_rows
-    from spark_dlobd.estimators.preparation import check_dataset, column_spec
+    from spark_dlobd.estimators.columns import check_dataset, column_spec
     from spark_dlobd.processes.worker_interpreter import prepare_workers
     from spark_dlobd.spark import slots, spark_context
     from spark_dlobd.training import keras_codec
     from spark_dlobd.training.metric_states import check_mergeable
 
     check_dataset(dataset)
-    model.check_params()
-    archive, _, output = model._fitted()
-    config = model._compile_config
+    stage.check_params()
+    config = fitted.network.compile_config
     _check_compiled(config)
-    network = _compiled(archive, model._custom_objects, config)
-    columns = column_spec(model, dataset.schema, network, config, output)
+    network = _compiled(fitted.network)
+    columns = column_spec(stage, dataset.schema, network, config, fitted.output)
     check_mergeable(keras_codec.built_metrics(network, columns))
     prepare_workers(dataset.sparkSession)
-    broadcast, digest = model._payload.get(
-        spark_context(dataset.sparkSession), archive, model._custom_objects
-    )
+    broadcast, digest = cache.get(spark_context(dataset.sparkSession), fitted.network)
     plan = EvaluationPlan(
         digest,
         config,
         columns,
-        model.getPredictBatchSize(),
+        stage.getPredictBatchSize(),
         slots(dataset.sparkSession).cores_per_task,
     )
     function = partial(evaluate_batches, plan=plan, payload=broadcast)
-    invalid: InvalidRows = "skip" if model.getHandleInvalid() == "skip" else "error"
+    invalid: InvalidRows = "skip" if stage.getHandleInvalid() == "skip" else "error"
     found = map_valid_rows(dataset, columns, invalid, function, _SCHEMA)
     for row in found:
         _check_names(json.loads(row["names"]), network)
@@ -204,7 +205,7 @@ def _network_of(plan: EvaluationPlan, payload: Broadcast[bytes]) -> Any:
         import_tensorflow()
         limit_tensorflow_threads(plan.threads)
         archive, custom_objects = pickle.loads(payload.value)
-        network = _compiled(archive, custom_objects, plan.compile_config)
+        network = _compiled(Network(archive, plan.compile_config, custom_objects))
         _networks[key] = network
         while len(_networks) > _NETWORKS_KEPT:
             _networks.popitem(last=False)
@@ -213,21 +214,19 @@ def _network_of(plan: EvaluationPlan, payload: Broadcast[bytes]) -> Any:
     return network
 
 
-def _compiled(archive: bytes, custom_objects: CustomObjects, config: dict[str, Any]) -> Any:
-    """Network with its metrics, on the driver and on each worker."""
+def _compiled(network: Network) -> Any:
+    """Keras model with its metrics, on the driver and on each worker."""
     from spark_dlobd.training import keras_codec
 
-    network = keras_codec.archive_to_model(archive, custom_objects)
     # A call of several steps would lose the last ones of a task, and the optimizer is not
     # needed: Adam's variables would be twice the network.
-    changed = {**config, "steps_per_execution": 1}
+    changed = {**network.compile_config, "steps_per_execution": 1}
     if "optimizer" in changed:
         changed["optimizer"] = "sgd"
-    keras_codec.compile_model(network, changed, custom_objects)
-    return network
+    return keras_codec.network_to_model(replace(network, compile_config=changed))
 
 
-def _check_compiled(config: dict[str, Any]) -> None:
+def _check_compiled(config: Mapping[str, Any]) -> None:
     if not config:
         raise ConfigurationError(
             "evaluate needs a network that is compiled with a loss. Compile the Keras model before "

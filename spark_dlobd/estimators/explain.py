@@ -23,7 +23,7 @@ from spark_dlobd.training import keras_codec
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from spark_dlobd.estimators.estimator import DLEstimator
+    from spark_dlobd.estimators.settings import FitSettings
 
 # Sharing a host is what has to be measured, not every host of a large cluster.
 _MOST_PROBED = 16
@@ -38,11 +38,11 @@ _USUAL: tuple[dict[str, Any], ...] = (
 
 
 def explain(
-    estimator: DLEstimator, dataset: DataFrame, workers: int | Sequence[int] | None = None
+    settings: FitSettings, dataset: DataFrame, workers: int | Sequence[int] | None = None
 ) -> Explanation:
     """See `DLEstimator.explain`."""
     given = _worker_counts(workers)
-    prepared = prepare(estimator, dataset)
+    prepared = prepare(settings, dataset)
     spark = dataset.sparkSession
     config = prepared.job.config
     train, held = count_split(dataset, prepared.request.validation)
@@ -50,7 +50,7 @@ def explain(
     most = min(train, config.batch_size)
     counts = _with_own(given or _usual_counts(slots(spark).slots, most), config.world_size)
     _check_rows(train, max(counts), config.batch_size)
-    model = estimator.build_keras_model()
+    model = settings.getModel()
     arrays = sample(
         dataset,
         prepared.job.columns,
@@ -62,7 +62,7 @@ def explain(
     cluster = probe_cluster(spark, together)
     step = probe_step(spark, prepared.job, arrays, together)
     work = _workload(prepared, model, train)
-    predictions = _predictions(_ways(estimator), counts, work, cluster, step)
+    predictions = _predictions(_ways(settings), counts, work, cluster, step)
     refused = _refused(prepared, spark)
     best = recommend(predictions, refused)
     asked = (prepared.choice.backend.name, config.world_size)
@@ -169,9 +169,9 @@ def _refused(prepared: Prepared, spark: SparkSession) -> dict[str, str]:
     return refused
 
 
-def _ways(estimator: DLEstimator) -> list[Way]:
+def _ways(settings: FitSettings) -> list[Way]:
     """The estimator's own, and the usual ones."""
-    own = estimator.getOrDefault(estimator.backend)
+    own = settings.getOrDefault(settings.backend)
     asked = [] if own == "auto" else [own]
     found = [way_of(param) for param in (*asked, *_USUAL)]
     by_label: dict[str, Way] = {}

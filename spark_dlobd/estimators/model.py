@@ -11,7 +11,9 @@ from pyspark.ml.util import HasTrainingSummary, MLReadable, MLWritable
 from pyspark.sql import types as T
 
 from spark_dlobd.errors import ConfigurationError, ModelError, NotAvailableError
+from spark_dlobd.estimators.columns import check_dataset
 from spark_dlobd.estimators.features import scored_column, scored_expression
+from spark_dlobd.estimators.network import FittedNetwork
 from spark_dlobd.estimators.one_row import DriverNetwork
 from spark_dlobd.estimators.outputs import (
     OUTPUT_PARAMS,
@@ -23,6 +25,7 @@ from spark_dlobd.estimators.outputs import (
     output_fields,
 )
 from spark_dlobd.estimators.params import PredictionParams, by_name
+from spark_dlobd.estimators.persistence import DLModelReader, DLModelWriter
 from spark_dlobd.estimators.scoring import (
     PayloadCache,
     ScoringPlan,
@@ -31,25 +34,22 @@ from spark_dlobd.estimators.scoring import (
     valid_expression,
 )
 from spark_dlobd.estimators.summary import TrainingSummary
-from spark_dlobd.job.columns import ColumnSpec, TensorColumn
-from spark_dlobd.job.train_job import ModelSpec, OutputSpec, TrainResult
+from spark_dlobd.job.columns import TensorColumn
+from spark_dlobd.job.network import Network, OutputSpec
 from spark_dlobd.processes.worker_interpreter import prepare_workers
 from spark_dlobd.spark import slots, spark_context
-from spark_dlobd.training.custom_objects import CustomObjects
 
 if TYPE_CHECKING:
+    from pyspark.ml.base import Estimator
     from pyspark.sql import Column, DataFrame
     from pyspark.sql.types import StructType
     from typing_extensions import Self
-
-    from spark_dlobd.estimators.estimator import DLEstimator
-    from spark_dlobd.estimators.persistence import DLModelReader, DLModelWriter
 
 
 class _Parent:
     """The estimator that fitted a model: shared by copies, never pickled or saved."""
 
-    def __init__(self, estimator: DLEstimator | None = None) -> None:
+    def __init__(self, estimator: Estimator[Any] | None = None) -> None:
         self.estimator = estimator
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -112,57 +112,38 @@ class DLModel(
         predictBatchSize: int | None = None,
     ) -> None:
         super().__init__()
-        self._archive: bytes | None = None
-        self._custom_objects = CustomObjects()
-        self._compile_config: dict[str, Any] = {}
-        self._optimizer_state = b""
-        self._features: TensorColumn | None = None
-        self._output: OutputSpec | None = None
-        self._label_metadata: dict[str, Any] = {}
+        self._fitted: FittedNetwork | None = None
         self._history: dict[str, list[float]] = {}
         self._report: dict[str, Any] = {}
         self._payload = PayloadCache()
-        self._network = DriverNetwork()
+        self._built = DriverNetwork()
         self._parent = _Parent()
         self._set_given(self._input_kwargs)
 
     @classmethod
     def from_training(
         cls,
-        spec: ModelSpec,
-        result: TrainResult,
-        columns: ColumnSpec,
-        label_metadata: dict[str, Any] | None = None,
-        params_from: DLEstimator | None = None,
+        fitted: FittedNetwork,
+        history: dict[str, list[float]] | None = None,
+        report: dict[str, Any] | None = None,
+        params_from: Estimator[Any] | None = None,
     ) -> DLModel:
         """Model of a finished training.
 
         Parameters
         ----------
-        spec : ModelSpec
-            What was trained.
-        result : TrainResult
-            The trained weights, the history and the report.
-        columns : ColumnSpec
-            What it was trained on.
-        label_metadata : dict, optional
-            Metadata of the label column; the prediction column carries it.
+        fitted : FittedNetwork
+            The trained network and the columns it was trained on.
+        history : dict of str to list of float, optional
+            Metrics of every epoch.
+        report : dict, optional
+            Of the fit.
         params_from : DLEstimator, optional
             The estimator: its uid and the Params it shares become those of the model.
         """
         model = cls()
-        model._archive = result.archive
-        model._custom_objects = CustomObjects(spec.custom_objects)
-        model._compile_config = dict(spec.compile_config)
-        features = columns.features
-        model._features = TensorColumn(
-            features.name, features.takes or features.dtype, features.shape
-        )
-        model._output = spec.output
-        model._label_metadata = dict(label_metadata or {})
-        model._optimizer_state = result.optimizer_state
-        model._history = result.history
-        model._report = result.report
+        model._fitted = fitted
+        model._history, model._report = history or {}, report or {}
         if params_from is not None:
             model._resetUid(params_from.uid)
             params_from._copyValues(model)
@@ -170,7 +151,7 @@ class DLModel(
         return model
 
     @property
-    def parent(self) -> DLEstimator | None:
+    def parent(self) -> Estimator[Any] | None:
         """The estimator that fitted this model; None for one that was loaded or made by hand."""
         return self._parent.estimator
 
@@ -217,17 +198,17 @@ class DLModel(
     @property
     def hasOptimizerState(self) -> bool:
         """Whether a fit with ``optimizerState="resume"`` can go on from this model."""
-        return bool(self._optimizer_state)
+        return self._fitted is not None and bool(self._fitted.network.optimizer_state)
 
     @property
     def numClasses(self) -> int | None:
         """Number of classes; None for a regression, and where there is no network yet."""
-        return None if self._output is None else num_classes(self._output)
+        return None if self._fitted is None else num_classes(self._fitted.output)
 
     @property
     def numFeatures(self) -> int:
         """Numbers in one row of the network's input; -1 where there is no network yet."""
-        return -1 if self._features is None else self._features.size
+        return -1 if self._fitted is None else self._fitted.features.size
 
     def predict(self, value: Any) -> Any:
         """Predict one row, in this process. For many rows use `transform`.
@@ -280,16 +261,16 @@ class DLModel(
         return self._one_row_of_classes(value, "probability")
 
     def _one_row_of_classes(self, value: Any, field: str) -> DenseVector:
-        if field not in output_fields(self._fitted()[2]):
+        if field not in output_fields(self.fitted().output):
             raise ConfigurationError(f"A regression has no {field}. Use predict(value).")
         return DenseVector(self._one_row(value)[field][0])
 
     def _one_row(self, value: Any) -> dict[str, Array]:
-        archive, features, output = self._fitted()
+        fitted = self.fitted()
         thresholds = self._value("thresholds")
-        check_thresholds(thresholds, output)
-        found = self._network(value, archive, self._custom_objects, features)
-        return derive_outputs(found, output, thresholds)
+        check_thresholds(thresholds, fitted.output)
+        found = self._built(value, fitted.network, fitted.features)
+        return derive_outputs(found, fitted.output, thresholds)
 
     def evaluate(self, dataset: DataFrame) -> dict[str, float]:
         """Metrics that the network is compiled with, over all rows of a DataFrame.
@@ -325,17 +306,28 @@ class DLModel(
         """
         from spark_dlobd.estimators.evaluation import evaluate
 
-        return evaluate(self, dataset)
+        return evaluate(self, self.fitted(), self._payload, dataset)
 
     def getKerasModel(self) -> Any:
         """Return a fresh `keras.Model`, compiled as it was trained."""
-        archive, _, _ = self._fitted()
         from spark_dlobd.training import keras_codec
 
-        model = keras_codec.archive_to_model(archive, self._custom_objects)
-        if self._compile_config:
-            keras_codec.compile_model(model, self._compile_config, self._custom_objects)
-        return model
+        return keras_codec.network_to_model(self.fitted().network)
+
+    def fitted(self) -> FittedNetwork:
+        """Return the network with what is known of its rows and output.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is none.
+        """
+        if self._fitted is None:
+            raise ConfigurationError(
+                "This DLModel holds no network. DLEstimator.fit(df) returns one that does; "
+                "setModel(keras_model) gives it one that was trained elsewhere."
+            )
+        return self._fitted
 
     def setModel(
         self,
@@ -359,54 +351,54 @@ class DLModel(
         """
         from spark_dlobd.training import keras_codec
 
+        old = self._fitted
         archive = keras_codec.model_to_archive(model)
-        config = keras_codec.compile_config(model) if model.compiled else self._compile_config
+        known = {} if old is None else old.network.compile_config
+        config = keras_codec.compile_config(model) if model.compiled else known
         shape = keras_codec.input_shape(model)
-        keep = self._output is not None and problemType == "auto"
-        if self._output is not None and keep:
-            known = self._output.problem
-            problemType = "regression" if known == "regression" else "classification"
+        keep = old is not None and problemType == "auto"
+        if old is not None and keep:
+            problemType = "regression" if old.output.problem == "regression" else "classification"
         found = keras_codec.output_spec(model, config, problemType)
-        if self._features is not None and self._output is not None:
-            _check_shapes(shape, self._features.shape, found.units, self._output.units)
-        name = self.getFeaturesCol() if self._features is None else self._features.name
-        self._features = TensorColumn(name, keras_codec.input_dtype(model), shape)
+        if old is not None:
+            _check_shapes(shape, old.features.shape, found.units, old.output.units)
+        name = self.getFeaturesCol() if old is None else old.features.name
         # whether the output is logits is said by the loss of the new network, if it has one
-        if not keep or model.compiled:
-            self._output = found
-        self._custom_objects = keras_codec.custom_objects_of(model, config)
-        self._archive, self._compile_config, self._payload = archive, config, PayloadCache()
-        self._network = DriverNetwork()
-        self._optimizer_state = b""
+        output = old.output if old is not None and keep and not model.compiled else found
+        self._fitted = FittedNetwork(
+            Network(archive, config, keras_codec.custom_objects_of(model, config)),
+            TensorColumn(name, keras_codec.input_dtype(model), shape),
+            output,
+            {} if old is None else old.label_metadata,
+        )
+        self._payload, self._built = PayloadCache(), DriverNetwork()
         self._history, self._report, self._parent = {}, {}, _Parent()
         return self
 
     def transformSchema(self, schema: StructType) -> StructType:
         """Check the input columns and return the output schema, without a Spark job."""
-        _, features, output = self._fitted()
-        self._check(schema, features, output)
+        fitted = self.fitted()
+        self._check(schema, fitted)
         added = [
-            output_field(field, column, output, self._label_metadata)
-            for field, column in self._outputs(output).items()
+            output_field(field, column, fitted.output, fitted.label_metadata)
+            for field, column in self._outputs(fitted.output).items()
         ]
         return T.StructType([*schema.fields, *added])
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
-        from spark_dlobd.estimators.preparation import check_dataset
-
         check_dataset(dataset)
-        archive, features, output = self._fitted()
-        column = self._check(dataset.schema, features, output)
-        columns = self._outputs(output)
+        fitted = self.fitted()
+        column = self._check(dataset.schema, fitted)
+        columns = self._outputs(fitted.output)
         if not columns:
             return dataset
         prepare_workers(dataset.sparkSession)
         context = spark_context(dataset.sparkSession)
-        broadcast, digest = self._payload.get(context, archive, self._custom_objects)
+        broadcast, digest = self._payload.get(context, fitted.network)
         plan = ScoringPlan(
             digest=digest,
             features=column,
-            output=output,
+            output=fitted.output,
             fields=tuple(columns),
             batch_size=self.getPredictBatchSize(),
             threads=slots(dataset.sparkSession).cores_per_task,
@@ -419,70 +411,57 @@ class DLModel(
         if plan.handle_invalid == "skip":
             result = result.filter(valid_expression(scored))
         outputs = [
-            self._output_column(field, output_expression(plan, scored, field), column, output)
+            _output_column(field, output_expression(plan, scored, field), column, fitted)
             for field, column in columns.items()
         ]
         return result.select("*", *outputs).drop(scored)
-
-    def _output_column(self, field: str, value: Column, column: str, output: OutputSpec) -> Column:
-        metadata = output_field(field, column, output, self._label_metadata).metadata
-        found = value if field == "prediction" else array_to_vector(value)
-        return found.alias(column, metadata=metadata)
 
     def _outputs(self, output: OutputSpec) -> dict[str, str]:
         """Field of the network's outputs -> name of the column it goes to."""
         columns = {field: self._value(OUTPUT_PARAMS[field]) for field in output_fields(output)}
         return {field: column for field, column in columns.items() if column}
 
-    def _fitted(self) -> tuple[bytes, TensorColumn, OutputSpec]:
-        if self._archive is None or self._features is None or self._output is None:
-            raise ConfigurationError(
-                "This DLModel holds no network. DLEstimator.fit(df) returns one that does; "
-                "setModel(keras_model) gives it one that was trained elsewhere."
-            )
-        return self._archive, self._features, self._output
-
-    def _check(
-        self, schema: StructType, features: TensorColumn, output: OutputSpec
-    ) -> TensorColumn:
+    def _check(self, schema: StructType, fitted: FittedNetwork) -> TensorColumn:
         """The features column of this DataFrame, with everything else checked too."""
         self.check_params()
-        column = scored_column(schema, self.getFeaturesCol(), features)
+        column = scored_column(schema, self.getFeaturesCol(), fitted.features)
         # Spark resolves names regardless of case.
         taken = {name.lower(): name for name in schema.fieldNames()}
-        for field, output_column in self._outputs(output).items():
+        for field, output_column in self._outputs(fitted.output).items():
             if output_column.lower() in taken:
                 raise ConfigurationError(
                     f"Output column {output_column!r} already exists in the DataFrame, as "
                     f"{taken[output_column.lower()]!r}. Drop it, or give the model another name "
                     f"for its output, e.g. {OUTPUT_PARAMS[field]}='{output_column}2'."
                 )
-        check_thresholds(self._value("thresholds"), output)
+        check_thresholds(self._value("thresholds"), fitted.output)
         return column
 
     def __repr__(self) -> str:
         from spark_dlobd.report.notebook import model_repr
 
-        return model_repr(self)
+        return model_repr(self, None if self._fitted is None else self._fitted.network)
 
     def _repr_html_(self) -> str:
         """Curves, facts and what limited the fit, for notebooks."""
         from spark_dlobd.report.notebook import model_html
 
-        return model_html(self)
+        return model_html(self, None if self._fitted is None else self._fitted.network)
 
     def write(self) -> DLModelWriter:
         """Return the writer that `save` uses."""
-        from spark_dlobd.estimators.persistence import DLModelWriter
-
         return DLModelWriter(self)
 
     @classmethod
     def read(cls) -> DLModelReader:  # type: ignore[override]
         """Return the reader that `load` uses."""
-        from spark_dlobd.estimators.persistence import DLModelReader
-
         return DLModelReader(cls)
+
+
+def _output_column(field: str, value: Column, column: str, fitted: FittedNetwork) -> Column:
+    metadata = output_field(field, column, fitted.output, fitted.label_metadata).metadata
+    found = value if field == "prediction" else array_to_vector(value)
+    return found.alias(column, metadata=metadata)
 
 
 def _check_shapes(

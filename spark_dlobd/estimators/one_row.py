@@ -11,7 +11,7 @@ from spark_dlobd.data.cast import is_whole
 from spark_dlobd.errors import DataError, ModelError
 from spark_dlobd.estimators.outputs import OVERFLOW_ADVICE, Array, finite_rows
 from spark_dlobd.job.columns import TensorColumn
-from spark_dlobd.training.custom_objects import CustomObjects
+from spark_dlobd.job.network import Network
 from spark_dlobd.wording import useful_part
 
 if TYPE_CHECKING:
@@ -22,11 +22,9 @@ class DriverNetwork:
     """The network in this process: built when first asked for, shared by copies, never pickled."""
 
     def __init__(self) -> None:
-        self._network: Any = None
+        self._model: Any = None
 
-    def __call__(
-        self, value: Any, archive: bytes, custom_objects: CustomObjects, features: TensorColumn
-    ) -> Array:
+    def __call__(self, value: Any, network: Network, features: TensorColumn) -> Array:
         """Output of the network for one row, of shape ``(1, ...)``.
 
         Raises
@@ -38,12 +36,12 @@ class DriverNetwork:
         """
         from spark_dlobd.training import keras_codec
 
-        if self._network is None:
-            self._network = keras_codec.archive_to_model(archive, custom_objects)
-        tensor = TensorColumn(features.name, keras_codec.input_dtype(self._network), features.shape)
+        if self._model is None:
+            self._model = keras_codec.archive_to_model(network.archive, network.custom_objects)
+        tensor = TensorColumn(features.name, keras_codec.input_dtype(self._model), features.shape)
         row = _row(value, tensor)
         try:
-            result = self._network(row, training=False)
+            result = self._model(row, training=False)
         except Exception as error:
             raise ModelError(f"The network fails on this row. {_told(error)}") from error
         found = np.asarray(result[0] if isinstance(result, (list, tuple)) else result)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spark_dlobd.errors import ConfigurationError, DataError
-from spark_dlobd.job.train_job import OutputSpec
+from spark_dlobd.job.network import OutputSpec
 
 if TYPE_CHECKING:
     from pyspark.sql.types import StructField

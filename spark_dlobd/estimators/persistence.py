@@ -19,9 +19,10 @@ from pyspark.errors import PySparkException
 from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReader, MLWriter
 
 from spark_dlobd.errors import ModelError, PersistenceError
+from spark_dlobd.estimators.network import FittedNetwork
 from spark_dlobd.estimators.stage_metadata import FORMAT, SECTION, parse, seal
 from spark_dlobd.job.columns import TensorColumn, numpy_dtype
-from spark_dlobd.job.train_job import OutputSpec, ProblemType
+from spark_dlobd.job.network import Network, OutputSpec, ProblemType
 from spark_dlobd.processes.tensorflow_import import import_keras
 from spark_dlobd.spark import spark_context
 from spark_dlobd.training.archive import check_archive
@@ -30,8 +31,6 @@ from spark_dlobd.training.optimizer_state import check_optimizer_state
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-    from spark_dlobd.estimators.model import DLModel
 
 _FILE = "model.keras"
 _METADATA = "metadata"
@@ -123,9 +122,13 @@ class _ArchiveWriter(MLWriter):
             raise PersistenceError(f"Cannot save to {path}: {_java_message(error)}") from error
 
     def saveImpl(self, path: str) -> None:
-        archive, extra = self._content()
+        network, extra = self._content()
+        extra["compile_config"] = {} if network is None else dict(network.compile_config)
         spark = self.sparkSession
-        files = {_FILE: archive or b"", _OPTIMIZER_FILE: self.instance._optimizer_state}
+        files = {
+            _FILE: b"" if network is None else network.archive,
+            _OPTIMIZER_FILE: b"" if network is None else network.optimizer_state,
+        }
         sealed = self._sealed(files, extra)
         _check_free(spark, path)
         with _undone_on_failure(spark, path) as written:
@@ -147,7 +150,8 @@ class _ArchiveWriter(MLWriter):
         text = DefaultParamsWriter._get_metadata_to_save(self.instance, self.sparkSession, sealed)
         return {**sealed, SECTION: {**own, "digest": seal(json.loads(text))}}
 
-    def _content(self) -> tuple[bytes | None, dict[str, Any]]:
+    def _content(self) -> tuple[Network | None, dict[str, Any]]:
+        """What is saved, and what the metadata says beside what every stage has."""
         raise NotImplementedError
 
 
@@ -189,40 +193,40 @@ class _ArchiveReader(MLReader[Any]):
         _check_params(instance, metadata, path)
         instance._resetUid(metadata["uid"])
         DefaultParamsReader.getAndSetParams(instance, metadata)
-        archive = None
-        if extra["has_model"]:
-            archive = read_bytes(spark, f"{path}/{_FILE}")
-            _check_model_file(archive, extra.get("model_sha256"), path)
-        custom_objects = _registered_objects(extra["custom_objects"], path)
-        self._restore(instance, archive, custom_objects, extra)
+        objects = _registered_objects(extra["custom_objects"], path)
+        network = self._network(spark, path, extra, objects) if extra["has_model"] else None
+        self._restore(instance, network, extra)
+        return instance
+
+    def _network(
+        self, spark: SparkSession, path: str, extra: dict[str, Any], objects: CustomObjects
+    ) -> Network:
+        archive = read_bytes(spark, f"{path}/{_FILE}")
+        _check_model_file(archive, extra.get("model_sha256"), path)
+        state = b""
         if "optimizer_sha256" in extra:
             where = f"{path}/{_OPTIMIZER_FILE}"
             state = read_bytes(spark, where)
             _check_hash(state, extra["optimizer_sha256"], where)
             check_optimizer_state(state, where)
-            instance._optimizer_state = state
-        return instance
+        return Network(archive, extra["compile_config"], objects, state)
 
-    def _restore(
-        self, instance: Any, archive: bytes | None, objects: CustomObjects, extra: dict[str, Any]
-    ) -> None:
+    def _restore(self, instance: Any, network: Network | None, extra: dict[str, Any]) -> None:
         raise NotImplementedError
 
 
 class DLModelWriter(_ArchiveWriter):
     """Writes a `DLModel`."""
 
-    def _content(self) -> tuple[bytes | None, dict[str, Any]]:
-        model: DLModel = self.instance
-        archive, features, output = model._fitted()
-        return archive, {
-            "custom_objects": sorted(model._custom_objects),
-            "compile_config": model._compile_config,
-            "features": asdict(features),
-            "output": asdict(output),
-            "label_metadata": model._label_metadata,
-            "history": model._history,
-            "report": model._report,
+    def _content(self) -> tuple[Network | None, dict[str, Any]]:
+        fitted: FittedNetwork = self.instance.fitted()
+        return fitted.network, {
+            "custom_objects": sorted(fitted.network.custom_objects),
+            "features": asdict(fitted.features),
+            "output": asdict(fitted.output),
+            "label_metadata": fitted.label_metadata,
+            "history": self.instance.history,
+            "report": self.instance.report,
         }
 
 
@@ -237,46 +241,36 @@ class DLModelReader(_ArchiveReader):
         "report": dict,
     }
 
-    def _restore(
-        self, instance: Any, archive: bytes | None, objects: CustomObjects, extra: dict[str, Any]
-    ) -> None:
-        if archive is None:
+    def _restore(self, instance: Any, network: Network | None, extra: dict[str, Any]) -> None:
+        if network is None:
             raise ValueError("a model has a network, and this one says it has none")
-        instance._archive = archive
-        instance._custom_objects = objects
-        instance._compile_config = extra["compile_config"]
-        instance._features = _features(extra["features"])
+        features = _features(extra["features"])
         if "takes" not in extra["features"]:
             # Older versions wrote how the rows had been stored, not what the network takes.
-            instance._features = replace(instance._features, dtype=_input_dtype(archive, objects))
-        instance._output = _output(extra["output"])
-        instance._label_metadata = extra["label_metadata"]
+            features = replace(features, dtype=_input_dtype(network))
+        output = _output(extra["output"])
+        instance._fitted = FittedNetwork(network, features, output, extra["label_metadata"])
         instance._history = extra["history"]
         instance._report = extra["report"]
 
 
 class DLEstimatorWriter(_ArchiveWriter):
-    """Writes an estimator: ``_model_archive`` and ``_custom_objects`` beside its Params."""
+    """Writes an estimator."""
 
-    def _content(self) -> tuple[bytes | None, dict[str, Any]]:
+    def _content(self) -> tuple[Network | None, dict[str, Any]]:
         from spark_dlobd.training.custom_objects import referenced_objects
 
+        network: Network | None = self.instance._network
         given = [self.instance._value(name) for name in ("loss", "optimizer", "metrics")]
-        return self.instance._model_archive, {
-            "custom_objects": sorted({*self.instance._custom_objects, *referenced_objects(given)}),
-            "compile_config": self.instance._compile_config,
-        }
+        own = () if network is None else network.custom_objects
+        return network, {"custom_objects": sorted({*own, *referenced_objects(given)})}
 
 
 class DLEstimatorReader(_ArchiveReader):
     """Reads an estimator."""
 
-    def _restore(
-        self, instance: Any, archive: bytes | None, objects: CustomObjects, extra: dict[str, Any]
-    ) -> None:
-        instance._model_archive = archive
-        instance._custom_objects = objects
-        instance._compile_config = extra["compile_config"]
+    def _restore(self, instance: Any, network: Network | None, extra: dict[str, Any]) -> None:
+        instance._network = network
 
 
 def _registered_objects(names: Iterable[str], path: str) -> CustomObjects:
@@ -295,11 +289,12 @@ def _registered_objects(names: Iterable[str], path: str) -> CustomObjects:
     return CustomObjects((name, registry[name]) for name in names)
 
 
-def _input_dtype(archive: bytes, objects: CustomObjects) -> str:
+def _input_dtype(network: Network) -> str:
     from spark_dlobd.training import keras_codec
 
     import_keras()
-    return keras_codec.input_dtype(keras_codec.archive_to_model(archive, objects))
+    model = keras_codec.archive_to_model(network.archive, network.custom_objects)
+    return keras_codec.input_dtype(model)
 
 
 def _features(data: dict[str, Any]) -> TensorColumn:

@@ -17,12 +17,14 @@ from spark_dlobd.data.request import Request
 from spark_dlobd.data.row_groups import usable_reader
 from spark_dlobd.data.split import ValidationSplit
 from spark_dlobd.errors import ConfigurationError
-from spark_dlobd.estimators.model import DLModel
+from spark_dlobd.estimators.columns import check_dataset, column_spec
+from spark_dlobd.estimators.network import FittedNetwork
 from spark_dlobd.estimators.outputs import check_thresholds
 from spark_dlobd.job.columns import ColumnSpec, TensorColumn
 from spark_dlobd.job.dataset import ReaderName
+from spark_dlobd.job.network import Network, OutputSpec
 from spark_dlobd.job.target import Target
-from spark_dlobd.job.train_job import FitConfig, ModelSpec, OutputSpec, TrainJob, TrainResult
+from spark_dlobd.job.train_job import FitConfig, TrainJob
 from spark_dlobd.processes.worker_interpreter import prepare_workers
 from spark_dlobd.training import keras_codec
 from spark_dlobd.training.monitors import (
@@ -33,14 +35,13 @@ from spark_dlobd.training.monitors import (
     waiting_for_validation,
 )
 from spark_dlobd.training.optimizer_state import load_optimizer_state, without_learning_rate
-from spark_dlobd.training.output import loss_name
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
     from pyspark.sql.types import StructType
 
     from spark_dlobd.backends.base import Backend
-    from spark_dlobd.estimators.estimator import DLEstimator
+    from spark_dlobd.estimators.settings import FitSettings
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class Prepared:
         Through what workers read them.
     choice : Choice
         With what, and why.
-    label_metadata : dict
-        Metadata of the label column.
+    untrained : FittedNetwork
+        What the fitted model will hold, but for the training.
     target : Target or None
         What ends the training early.
     waiting : tuple of Watched
@@ -69,52 +70,56 @@ class Prepared:
     request: Request
     reader: ReaderName
     choice: Choice
-    label_metadata: dict[str, Any]
+    untrained: FittedNetwork
     target: Target | None = None
     waiting: tuple[Watched, ...] = ()
 
 
 @dataclass(frozen=True)
-class _Network:
-    """A checked network with the columns it is for; `model` is compiled."""
+class _Checked:
+    """A network that fits Params and schema, with the columns it is for; `model` is compiled."""
 
     model: Any
-    spec: ModelSpec
+    network: Network
+    output: OutputSpec
     columns: ColumnSpec
+    label_metadata: dict[str, Any]
+
+    @property
+    def untrained(self) -> FittedNetwork:
+        """What the fitted model will hold, but for the training."""
+        given = self.columns.features
+        features = TensorColumn(given.name, given.takes or given.dtype, given.shape)
+        return FittedNetwork(self.network, features, self.output, self.label_metadata)
 
 
-def _network(estimator: DLEstimator, schema: StructType) -> _Network:
+def _checked(settings: FitSettings, schema: StructType) -> _Checked:
     """Check Params, network and schema against each other."""
-    estimator.check_params()
-    model = estimator.build_keras_model()
+    settings.check_params()
+    model = settings.getModel()
     compile_config = keras_codec.compile_config(
         model,
-        loss=estimator.getLoss(),
-        optimizer=estimator.getOptimizer(),
-        metrics=estimator.getMetrics(),
-        learning_rate=estimator.getLearningRate(),
+        loss=settings.getLoss(),
+        optimizer=settings.getOptimizer(),
+        metrics=settings.getMetrics(),
+        learning_rate=settings.getLearningRate(),
     )
-    problem: Any = estimator.getProblemType()
+    problem: Any = settings.getProblemType()
     output = keras_codec.output_spec(model, compile_config, problem)
-    _check_reduction(compile_config, estimator.getNumTrainWorkers())
-    check_thresholds(estimator._value("thresholds"), output)
-    columns = column_spec(estimator, schema, model, compile_config, output)
+    _check_reduction(compile_config, settings.getNumTrainWorkers())
+    check_thresholds(settings._value("thresholds"), output)
+    columns = column_spec(settings, schema, model, compile_config, output)
     custom_objects = keras_codec.custom_objects_of(model, compile_config)
     _try_compile(model, compile_config, custom_objects)
-    state = _optimizer_state(estimator)
+    state = _optimizer_state(settings)
     if state:
         load_optimizer_state(model, state)  # what does not fit is found here
-    spec = ModelSpec(
-        archive=estimator.model_archive,
-        compile_config=compile_config,
-        output=output,
-        custom_objects=custom_objects,
-        optimizer_state=state,
-    )
-    return _Network(model, spec, columns)
+    network = Network(settings.network.archive, compile_config, custom_objects, state)
+    metadata = dict(schema[settings.getLabelCol()].metadata or {})
+    return _Checked(model, network, output, columns, metadata)
 
 
-def untrained_model(estimator: DLEstimator, schema: StructType) -> DLModel:
+def untrained(settings: FitSettings, schema: StructType) -> FittedNetwork:
     """Return what a fit on a DataFrame of `schema` would, but for the training.
 
     Raises
@@ -122,15 +127,13 @@ def untrained_model(estimator: DLEstimator, schema: StructType) -> DLModel:
     ConfigurationError, ModelError
         Whatever is wrong, with what was expected.
     """
-    network = _network(estimator, schema)
-    _validation(estimator, schema)
-    _class_weight(estimator, network.spec.output)
-    untrained = TrainResult(network.spec.archive, {}, {})
-    metadata = _label_metadata(estimator, schema)
-    return DLModel.from_training(network.spec, untrained, network.columns, metadata, estimator)
+    checked = _checked(settings, schema)
+    _validation(settings, schema)
+    _class_weight(settings, checked.output)
+    return checked.untrained
 
 
-def prepare(estimator: DLEstimator, dataset: DataFrame) -> Prepared:
+def prepare(settings: FitSettings, dataset: DataFrame) -> Prepared:
     """Check every setting against the model, the schema and the cluster.
 
     Raises
@@ -139,70 +142,54 @@ def prepare(estimator: DLEstimator, dataset: DataFrame) -> Prepared:
         Whatever is wrong, with what was expected.
     """
     check_dataset(dataset)
-    _check_copies(estimator.callbacks)
-    network = _network(estimator, dataset.schema)
-    model, columns, spec = network.model, network.columns, network.spec
-    workers = estimator.getNumTrainWorkers()
-    validation = _validation(estimator, dataset.schema)
-    target = Target.parse(estimator.getStopWhen()) if estimator.getStopWhen() else None
-    waiting = _check_watched(estimator.callbacks, target, model, columns, validation is not None)
+    _check_copies(settings.callbacks)
+    checked = _checked(settings, dataset.schema)
+    model, columns = checked.model, checked.columns
+    workers = settings.getNumTrainWorkers()
+    validation = _validation(settings, dataset.schema)
+    target = Target.parse(settings.getStopWhen()) if settings.getStopWhen() else None
+    waiting = _check_watched(settings.callbacks, target, model, columns, validation is not None)
     config = FitConfig(
         world_size=workers,
-        batch_size=estimator.getBatchSize(),
-        epochs=estimator.getEpochs(),
-        seed=estimator.getSeed(),
-        shuffle=estimator.getShuffle(),
-        class_weight=_class_weight(estimator, spec.output),
-        callbacks=(*estimator.callbacks, *_own_callbacks(estimator.callbacks, target)),
-        verbose=estimator.getVerbose(),
-        keep_optimizer=estimator.getOptimizerState() != "discard",
+        batch_size=settings.getBatchSize(),
+        epochs=settings.getEpochs(),
+        seed=settings.getSeed(),
+        shuffle=settings.getShuffle(),
+        class_weight=_class_weight(settings, checked.output),
+        callbacks=(*settings.callbacks, *_own_callbacks(settings.callbacks, target)),
+        verbose=settings.getVerbose(),
+        keep_optimizer=settings.getOptimizerState() != "discard",
     )
-    job = TrainJob(uuid.uuid4().hex[:12], spec, columns, config)
-    choice = choose_backend(estimator.getOrDefault(estimator.backend), workers)
+    job = TrainJob(uuid.uuid4().hex[:12], checked.network, checked.output, columns, config)
+    choice = choose_backend(settings.getOrDefault(settings.backend), workers)
     backend = choice.backend
     _check_metrics(backend.name, workers, model, columns)
-    _check_keeps_optimizer(backend, estimator.getOptimizerState())
+    _check_keeps_optimizer(backend, settings.getOptimizerState())
     backend.check(dataset.sparkSession, job)
     prepare_workers(dataset.sparkSession)
-    skips = estimator.getHandleInvalid() == "skip"
-    request = Request(columns, estimator.getCacheDir(), validation, "skip" if skips else "error")
-    reader = usable_reader(_reader(estimator))
-    metadata = _label_metadata(estimator, dataset.schema)
-    return Prepared(job, request, reader, choice, metadata, target, waiting)
+    skips = settings.getHandleInvalid() == "skip"
+    request = Request(columns, settings.getCacheDir(), validation, "skip" if skips else "error")
+    reader = usable_reader(_reader(settings))
+    return Prepared(job, request, reader, choice, checked.untrained, target, waiting)
 
 
-def _reader(estimator: DLEstimator) -> ReaderName | None:
-    name: Any = estimator.getReader()
+def _reader(settings: FitSettings) -> ReaderName | None:
+    name: Any = settings.getReader()
     return None if name == "auto" else name
 
 
-def check_dataset(dataset: Any) -> None:
-    """Raise `ConfigurationError` unless it is a DataFrame of Spark."""
-    from pyspark.sql import DataFrame
-
-    if not isinstance(dataset, DataFrame):
-        raise ConfigurationError(
-            f"dataset must be a pyspark.sql.DataFrame. Got {type(dataset).__module__}."
-            f"{type(dataset).__qualname__}: spark.createDataFrame(...) makes one of a pandas one."
-        )
-
-
-def _label_metadata(estimator: DLEstimator, schema: StructType) -> dict[str, Any]:
-    return dict(schema[estimator.getLabelCol()].metadata or {})
-
-
-def _optimizer_state(estimator: DLEstimator) -> bytes:
+def _optimizer_state(settings: FitSettings) -> bytes:
     """What the optimizer starts with; empty for anew."""
-    if estimator.getOptimizerState() != "resume":
+    if settings.getOptimizerState() != "resume":
         return b""
-    state = estimator._optimizer_state
+    state = settings.network.optimizer_state
     if not state:
         raise ConfigurationError(
             "optimizerState='resume' needs model=fitted, where fitted is a DLModel that holds the "
             "state of its optimizer. Got a model without one: fit it with optimizerState='keep' "
             "first."
         )
-    given = (estimator.getLearningRate(), estimator.getOptimizer())
+    given = (settings.getLearningRate(), settings.getOptimizer())
     return state if given == (None, None) else without_learning_rate(state)
 
 
@@ -239,75 +226,14 @@ def _try_compile(model: Any, compile_config: dict[str, Any], custom_objects: Any
         ) from error
 
 
-def column_spec(
-    estimator: DLEstimator | DLModel,
-    schema: StructType,
-    model: Any,
-    compile_config: dict[str, Any],
-    output: OutputSpec,
-) -> ColumnSpec:
-    """Columns that a stage names, as the tensors that `model` is trained or evaluated on."""
-    weight_col = estimator._value("weightCol")
-    data_columns.check_roles(
-        {
-            "featuresCol": estimator.getFeaturesCol(),
-            "labelCol": estimator.getLabelCol(),
-            "weightCol": weight_col,
-            "validationIndicatorCol": estimator._value("validationIndicatorCol"),
-        }
-    )
-    shape, takes = keras_codec.input_shape(model), keras_codec.input_dtype(model)
-    return ColumnSpec(
-        features=data_columns.feature_column(schema, estimator.getFeaturesCol(), shape, takes),
-        label=_label(estimator.getLabelCol(), schema, model, compile_config, output),
-        weight=data_columns.weight_column(schema, weight_col) if weight_col else None,
-    )
-
-
-def _label(
-    name: str, schema: StructType, model: Any, compile_config: dict[str, Any], output: OutputSpec
-) -> TensorColumn:
-    """Class indices for classification, unless the loss wants one-hot rows."""
-    loss = str(loss_name(compile_config.get("loss")))
-    one_hot = loss.startswith("categorical")
-    if output.problem == "multiclass":
-        _check_pair(loss, schema, name, output.units)
-    if output.problem == "binary":
-        return data_columns.label_column(schema, name, (), 2)
-    if output.problem == "multiclass" and not one_hot:
-        return data_columns.label_column(schema, name, (), output.units)
-    shape = (output.units,) if output.units > 1 else ()
-    return data_columns.label_column(schema, name, shape, None)
-
-
-def _check_pair(loss: str, schema: StructType, name: str, units: int) -> None:
-    """Refuse labels that fit the other of two losses; what else may be wrong is found later."""
-    from pyspark.ml.linalg import VectorUDT
-    from pyspark.sql.types import ArrayType, BooleanType, NumericType
-
-    found = schema[name].dataType if name in schema.names else None
-    if loss == "categorical_crossentropy" and isinstance(found, (NumericType, BooleanType)):
-        raise ConfigurationError(
-            f"With loss 'categorical_crossentropy' the label column '{name}' must hold one-hot "
-            f"rows of {units} elements. Got {found.simpleString()}: for class numbers use "
-            "loss='sparse_categorical_crossentropy'."
-        )
-    if loss == "sparse_categorical_crossentropy" and isinstance(found, (ArrayType, VectorUDT)):
-        raise ConfigurationError(
-            f"With loss 'sparse_categorical_crossentropy' the label column '{name}' must hold a "
-            f"class index per row. Got {found.simpleString()}: for one-hot rows use "
-            "loss='categorical_crossentropy'."
-        )
-
-
-def _validation(estimator: DLEstimator, schema: StructType) -> ValidationSplit | None:
-    indicator = estimator._value("validationIndicatorCol")
+def _validation(settings: FitSettings, schema: StructType) -> ValidationSplit | None:
+    indicator = settings._value("validationIndicatorCol")
     if indicator:
         data_columns.check_indicator(schema, indicator)
         return ValidationSplit(indicator=indicator)
-    fraction = estimator.getValidationFraction()
+    fraction = settings.getValidationFraction()
     if fraction:
-        return ValidationSplit(fraction=fraction, seed=estimator.getSeed())
+        return ValidationSplit(fraction=fraction, seed=settings.getSeed())
     return None
 
 
@@ -341,8 +267,8 @@ def _own_callbacks(callbacks: Sequence[Any], target: Target | None) -> list[Any]
     ]
 
 
-def _class_weight(estimator: DLEstimator, output: OutputSpec) -> dict[int, float] | None:
-    weights = estimator.getClassWeight()
+def _class_weight(settings: FitSettings, output: OutputSpec) -> dict[int, float] | None:
+    weights = settings.getClassWeight()
     if not weights:
         return None
     if output.problem == "regression":

@@ -27,7 +27,7 @@ from spark_dlobd.estimators.outputs import (
     num_classes,
 )
 from spark_dlobd.job.columns import InvalidRows, TensorColumn
-from spark_dlobd.job.train_job import OutputSpec
+from spark_dlobd.job.network import Network, OutputSpec
 from spark_dlobd.processes.python_worker import (
     exempt_from_collection,
     limit_tensorflow_threads,
@@ -46,12 +46,15 @@ if TYPE_CHECKING:
     from pyspark import Broadcast, SparkContext
     from pyspark.sql import Column
 
+Forward = Callable[[Array], Array]
+"""A built network: rows to outputs."""
+
 _NETWORKS_KEPT = 4
 _FRAME_ROWS = 4096
 _SPREAD_UP_TO = 100
 # An error as data: Spark would show what a worker raises below its own lines and a traceback.
 _FAILURE = "failure"
-_networks: OrderedDict[str, Network] = OrderedDict()
+_networks: OrderedDict[str, Forward] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -88,25 +91,16 @@ class ScoringPlan:
     handle_invalid: InvalidRows
 
 
-@dataclass(frozen=True)
-class Network:
-    """A built network."""
-
-    call: Callable[[Array], Array]
-
-
 class PayloadCache:
     """Broadcast of one network: made when first asked for, shared by copies, never pickled."""
 
     def __init__(self) -> None:
         self._known: tuple[SparkContext, Broadcast[bytes], str] | None = None
 
-    def get(
-        self, context: SparkContext, archive: bytes, custom_objects: CustomObjects
-    ) -> tuple[Broadcast[bytes], str]:
+    def get(self, context: SparkContext, network: Network) -> tuple[Broadcast[bytes], str]:
         """Runs on the driver. The broadcast and the hash of its content."""
         if self._known is None or self._known[0] is not context:
-            payload, digest = network_payload(archive, custom_objects)
+            payload, digest = network_payload(network)
             self._known = (context, context.broadcast(payload), digest)
         return self._known[1:]
 
@@ -114,9 +108,9 @@ class PayloadCache:
         return PayloadCache, ()
 
 
-def network_payload(archive: bytes, custom_objects: CustomObjects) -> tuple[bytes, str]:
+def network_payload(network: Network) -> tuple[bytes, str]:
     """Runs on the driver. What workers need to build the network, and its hash."""
-    payload = pickle.dumps((archive, custom_objects))
+    payload = pickle.dumps((network.archive, CustomObjects(network.custom_objects)))
     return payload, hashlib.sha256(payload).hexdigest()
 
 
@@ -240,7 +234,7 @@ def _failed(rows: int, plan: ScoringPlan, text: str) -> pd.DataFrame:
     )
 
 
-def network_of(plan: ScoringPlan, payload: Broadcast[bytes]) -> Network:
+def network_of(plan: ScoringPlan, payload: Broadcast[bytes]) -> Forward:
     """Runs on each worker. The built network; built once per process."""
     network = _networks.get(plan.digest)
     if network is None:
@@ -254,7 +248,7 @@ def network_of(plan: ScoringPlan, payload: Broadcast[bytes]) -> Network:
     return network
 
 
-def _score(rows: pd.Series[Any], plan: ScoringPlan, network: Network) -> pd.DataFrame:
+def _score(rows: pd.Series[Any], plan: ScoringPlan, forward: Forward) -> pd.DataFrame:
     column = plan.features
     encoded = encode_rows(rows, column)
     valid = encoded.reasons == 0
@@ -262,7 +256,7 @@ def _score(rows: pd.Series[Any], plan: ScoringPlan, network: Network) -> pd.Data
         raise invalid_error(encoded, column)
     values = encoded.tensors(column)
     steps = range(0, max(len(values), 1), plan.batch_size)
-    raw = [network.call(values[start : start + plan.batch_size]) for start in steps]
+    raw = [forward(values[start : start + plan.batch_size]) for start in steps]
     result = np.concatenate(raw)
     finite = finite_rows(result)
     if not finite.all():
@@ -288,7 +282,7 @@ def _add_columns(frame: dict[str, Any], field: str, values: Array, width: int | 
         frame.update((f"{field}_{index}", values[:, index]) for index in range(width))
 
 
-def _build(archive: bytes, custom_objects: CustomObjects, plan: ScoringPlan) -> Network:
+def _build(archive: bytes, custom_objects: CustomObjects, plan: ScoringPlan) -> Forward:
     tf = import_tensorflow()
     from spark_dlobd.training import keras_codec
 
@@ -312,4 +306,4 @@ def _build(archive: bytes, custom_objects: CustomObjects, plan: ScoringPlan) -> 
     def call(rows: Array, _owner: Any = forward) -> Array:
         return np.asarray(traced(tf.cast(rows, dtype)))
 
-    return Network(call)
+    return call

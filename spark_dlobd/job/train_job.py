@@ -6,56 +6,11 @@ estimator reads a Param.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from spark_dlobd.job.columns import ColumnSpec
-
-ProblemType = Literal["multiclass", "binary", "regression"]
-
-
-@dataclass(frozen=True)
-class OutputSpec:
-    """What the model's output means.
-
-    Attributes
-    ----------
-    problem : {"multiclass", "binary", "regression"}
-        ``"binary"`` is one sigmoid or logit unit; two units are ``"multiclass"``.
-    units : int
-        Width of the model's output.
-    from_logits : bool
-        Whether the output still needs softmax or sigmoid to become a probability.
-    """
-
-    problem: ProblemType
-    units: int
-    from_logits: bool = False
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """A Keras model as data.
-
-    Attributes
-    ----------
-    archive : bytes
-        The ``.keras`` file: architecture and weights.
-    compile_config : dict
-        JSON-able arguments of ``compile`` as ``keras.saving`` serializes them.
-    custom_objects : dict of str to object
-        Registered name -> class or function that the archive refers to.
-    output : OutputSpec
-        How predictions are derived from the output.
-    optimizer_state : bytes
-        What the optimizer starts with, from `training.optimizer_state`; empty for anew.
-    """
-
-    archive: bytes
-    compile_config: dict[str, Any]
-    output: OutputSpec
-    custom_objects: dict[str, Any] = field(default_factory=dict)
-    optimizer_state: bytes = b""
+from spark_dlobd.job.network import Network, OutputSpec
 
 
 @dataclass(frozen=True)
@@ -97,10 +52,25 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class TrainJob:
-    """Everything a backend needs besides the data."""
+    """Everything a backend needs besides the data.
+
+    Attributes
+    ----------
+    run_id : str
+        Names the fit.
+    network : Network
+        What to train, with the state its optimizer starts with.
+    output : OutputSpec
+        What the network's output means.
+    columns : ColumnSpec
+        The rows as tensors.
+    config : FitConfig
+        How to train.
+    """
 
     run_id: str
-    model: ModelSpec
+    network: Network
+    output: OutputSpec
     columns: ColumnSpec
     config: FitConfig
 

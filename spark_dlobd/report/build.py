@@ -62,13 +62,14 @@ def build_report(
     observed : Observed
         What the driver saw, until now.
     seconds : dict of str to float
-        By phase; the report holds this dict itself, so that a later ``log`` is in it.
+        By phase, ``log`` not yet among them.
     warnings : list of str
         What the driver warned of.
     target : Target, optional
         The Param ``stopWhen``.
     """
     total = observed.now
+    seconds = dict(seconds)
     _divide_gang_phase(seconds, observed.moments, total)
     seconds["other"] = max(total - sum(seconds.values()), 0.0)
     epoch_seconds = [float(value) for value in told.get("epoch_seconds") or _epochs_of(observed)]

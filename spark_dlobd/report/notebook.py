@@ -8,16 +8,17 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from spark_dlobd.job.network import Network
 from spark_dlobd.report import blocks, words
 from spark_dlobd.report.facts import fact_rows
 from spark_dlobd.report.network import network_facts
 
 
-def model_repr(model: Any) -> str:
+def model_repr(model: Any, network: Network | None) -> str:
     """One line on a `DLModel`: network, task, how it was trained and with which result."""
-    if model._archive is None:
+    if network is None:
         return f"DLModel(uid={model.uid!r}, no network)"
-    told = [words.network_text(network_facts(model._archive)), _task(model)]
+    told = [words.network_text(_facts(network)), _task(model)]
     report = model.report
     if report.get("backend"):
         told.append(f"trained with {words.how_text(report)}")
@@ -25,14 +26,14 @@ def model_repr(model: Any) -> str:
     return f"DLModel({', '.join(told)})"
 
 
-def model_html(model: Any) -> str:
+def model_html(model: Any, network: Network | None) -> str:
     """A `DLModel` with curves, facts and what limited its fit, as far as they are known."""
     report = dict(model.report)
-    network = network_facts(model._archive)
+    facts = _facts(network)
     whole = "total_seconds" in report
-    if network:
-        report["network"] = network
-    if not network:
+    if facts:
+        report["network"] = facts
+    if not facts:
         advice = "DLEstimator.fit(df) returns one that has a network; setModel() gives it one."
         return _view([_title("DLModel without a network"), _soft(advice)], [])
     rows = [("task", _task(model)), *fact_rows(report)]
@@ -40,31 +41,31 @@ def model_html(model: Any) -> str:
         parts = [blocks.head(report, kind="DLModel"), blocks.limit(report), blocks.curves(report)]
         return _view(parts, rows, folded=True)
     trained = words.how_text(report) if report.get("backend") else "not trained here"
-    return _view([_title(f"DLModel: {words.network_text(network)}"), _soft(trained)], rows)
+    return _view([_title(f"DLModel: {words.network_text(facts)}"), _soft(trained)], rows)
 
 
-def estimator_repr(estimator: Any) -> str:
+def estimator_repr(estimator: Any, network: Network | None) -> str:
     """One line on a `DLEstimator`: network and how it would be trained."""
     told = [f"{name}={value!r}" for name, value in _settings(estimator).items()]
-    return f"DLEstimator({', '.join([_network_of(estimator), *told])})"
+    return f"DLEstimator({', '.join([_network_of(network), *told])})"
 
 
-def estimator_html(estimator: Any) -> str:
+def estimator_html(estimator: Any, network: Network | None) -> str:
     """A `DLEstimator` with its network and every Param that was set."""
-    network = network_facts(estimator._model_archive)
-    rows = [("layers", ", ".join(network["layers"]))] if network.get("layers") else []
+    facts = _facts(network)
+    rows = [("layers", ", ".join(facts["layers"]))] if facts.get("layers") else []
     rows += [
         (param.name, words.fact_text(value))
         for param, value in sorted(estimator._paramMap.items(), key=lambda item: item[0].name)
         if value is not None
     ]
     told = ", ".join(f"{name} {value}" for name, value in _settings(estimator).items())
-    return _view([_title(f"DLEstimator: {_network_of(estimator)}"), _soft(told)], rows)
+    return _view([_title(f"DLEstimator: {_network_of(network)}"), _soft(told)], rows)
 
 
-def _network_of(estimator: Any) -> str:
-    network = network_facts(estimator._model_archive)
-    return words.network_text(network) if network else "no network"
+def _network_of(network: Network | None) -> str:
+    facts = _facts(network)
+    return words.network_text(facts) if facts else "no network"
 
 
 def _settings(estimator: Any) -> dict[str, Any]:
@@ -75,15 +76,20 @@ def _settings(estimator: Any) -> dict[str, Any]:
     return values
 
 
+def _facts(network: Network | None) -> dict[str, Any]:
+    return network_facts(None if network is None else network.archive)
+
+
 def _task(model: Any) -> str:
     """What goes in and comes out."""
-    shape = "x".join(map(str, model._features.shape)) or "scalar"
-    units = model._output.units
+    features, output = model.fitted().features, model.fitted().output
+    shape = "x".join(map(str, features.shape)) or "scalar"
+    units = output.units
     classes = model.numClasses
     what = f"{classes} classes" if classes is not None else "regression"
     if classes is None and units > 1:
         what += f" of {units} outputs"
-    return f"{what} from {shape} {model._features.dtype}"
+    return f"{what} from {shape} {features.dtype}"
 
 
 def _title(text: str) -> str:

@@ -6,20 +6,34 @@ trackers and the progress line. Nothing here may stop or slow the training.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 
-class Tracker(Protocol):
+class Tracker:
     """Receives what happens during a fit. Runs on the driver.
 
-    Methods return at once and never raise: a tracker that cannot deliver says
-    so once in the log and keeps its records locally. It may also have ``dataset(description)``,
-    which hears what is trained on, and ``tag(tags)``, which hears of tags that became known
-    after the start.
+    Subclass it and override what you need: every method here does nothing. Methods should
+    return at once. One that raises is logged, and the tracker is left out for the rest of
+    the fit.
+
+    Examples
+    --------
+    >>> class Losses(Tracker):
+    ...     def epoch(self, epoch, metrics):
+    ...         print(epoch, metrics["loss"])
+    >>> Losses().epoch(0, {"loss": 0.5})
+    0 0.5
     """
+
+    def new(self) -> Tracker:
+        """Return the tracker of one more fit; fits may run at the same time."""
+        return self
 
     def start(self, params: dict[str, Any], tags: dict[str, str]) -> None:
         """Begin a run with its parameters and system facts."""
+
+    def dataset(self, description: dict[str, Any]) -> None:
+        """Hear what is trained on, as `reporter.describe_dataset` describes it."""
 
     def step(self, epoch: int, step: int, global_step: int, metrics: dict[str, float]) -> None:
         """Metrics of one training step; `epoch` and `step` count from 0."""
@@ -47,3 +61,11 @@ class Tracker(Protocol):
         model : keras.Model or None
             The trained model; None when the fit failed.
         """
+
+    def ids(self) -> dict[str, str]:
+        """Return under which ids the finished fit can be found, for the report."""
+        return {}
+
+    def last_words(self) -> list[str]:
+        """Return sentences that say after the fit where it was recorded."""
+        return []

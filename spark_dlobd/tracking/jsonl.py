@@ -14,6 +14,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+from spark_dlobd.tracking.base import Tracker
 from spark_dlobd.tracking.encoding import jsonable
 
 logger = logging.getLogger("spark_dlobd.tracking")
@@ -114,11 +115,11 @@ class Spool:
         self._cleanup()
 
 
-class JsonLinesTracker:
+class JsonLinesTracker(Tracker):
     """Writes every record of a fit to a local file, one JSON object a line.
 
     Runs on the driver. Records have a ``kind``: ``start`` (params and tags),
-    ``dataset``, ``tags``, ``step``, ``epoch`` and ``report``, and a ``time`` in seconds
+    ``dataset``, ``step``, ``epoch`` and ``report``, and a ``time`` in seconds
     since the epoch. NaN and infinities are the strings ``"NaN"``, ``"Infinity"``
     and ``"-Infinity"``.
 

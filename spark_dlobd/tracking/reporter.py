@@ -128,7 +128,7 @@ class Reporter:
         self._fan_out("start", params, tags)
 
     def dataset(self, data: DatasetRef, *, name: str = "train", source: str | None = None) -> None:
-        """Tell trackers that have a ``dataset`` method what is trained on.
+        """Tell trackers what is trained on.
 
         Parameters
         ----------
@@ -139,7 +139,7 @@ class Reporter:
         source : str, optional
             Where the rows came from; default is the materialized directory.
         """
-        self._fan_out("dataset", describe_dataset(data, name, source), optional=True)
+        self._fan_out("dataset", describe_dataset(data, name, source))
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -250,11 +250,9 @@ class Reporter:
             with self._lock:
                 self._show("close")
 
-    def _fan_out(self, method: str, *args: Any, optional: bool = False) -> None:
+    def _fan_out(self, method: str, *args: Any) -> None:
         with self._lock:
             for tracker in list(self._trackers):
-                if optional and not hasattr(tracker, method):
-                    continue
                 try:
                     getattr(tracker, method)(*args)
                 except Exception:

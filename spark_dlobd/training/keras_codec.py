@@ -28,6 +28,7 @@ from spark_dlobd.training.output import output_spec
 
 if TYPE_CHECKING:
     from spark_dlobd.job.columns import ColumnSpec
+    from spark_dlobd.job.network import Network
 
 __all__ = [
     "CustomObjects",
@@ -39,6 +40,7 @@ __all__ = [
     "input_dtype",
     "input_shape",
     "model_to_archive",
+    "network_to_model",
     "output_spec",
     "own_compile_config",
     "weights_and_bytes",
@@ -147,6 +149,20 @@ def archive_to_model(
                 return keras.saving.load_model(path, compile=compile, safe_mode=True)
         except Exception as error:
             raise ModelError(_explain(error)) from error
+
+
+def network_to_model(network: Network) -> Any:
+    """Rebuild a network, compiled as it says.
+
+    Raises
+    ------
+    ModelError
+        As `archive_to_model`.
+    """
+    model = archive_to_model(network.archive, network.custom_objects)
+    if network.compile_config:
+        compile_model(model, network.compile_config, network.custom_objects)
+    return model
 
 
 def custom_objects_of(model: Any, compile_config: Mapping[str, Any] | None = None) -> CustomObjects:

@@ -147,10 +147,9 @@ def plans(job: TrainJob, data: DatasetRef, world_size: int) -> tuple[ShardPlan, 
 
 def build_model(job: TrainJob) -> Any:
     """Rebuild and compile the model of a job."""
-    model = keras_codec.archive_to_model(job.model.archive, job.model.custom_objects)
-    keras_codec.compile_model(model, job.model.compile_config, job.model.custom_objects)
-    if job.model.optimizer_state:
-        load_optimizer_state(model, job.model.optimizer_state)
+    model = keras_codec.network_to_model(job.network)
+    if job.network.optimizer_state:
+        load_optimizer_state(model, job.network.optimizer_state)
     return model
 
 

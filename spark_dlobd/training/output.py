@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from spark_dlobd.errors import ConfigurationError, ModelError
-from spark_dlobd.job.train_job import OutputSpec, ProblemType
+from spark_dlobd.job.network import OutputSpec, ProblemType
 from spark_dlobd.users_line import users_stacklevel
 
 _MULTICLASS = frozenset(

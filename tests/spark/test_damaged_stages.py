@@ -54,7 +54,7 @@ def copied(saved: Path, tmp_path: Path) -> Path:
 
 def content(model: DLModel) -> tuple[Any, ...]:
     params = {param.name: value for param, value in model.extractParamMap().items()}
-    return model.uid, params, model._fitted(), model.history, model._compile_config
+    return model.uid, params, model.fitted(), model.history
 
 
 def metadata_file(stage: Path) -> Path:

@@ -295,7 +295,7 @@ def test_many_steps_arrive_in_few_calls(client: MlflowClient) -> None:
 def test_requests_of_other_threads_keep_their_limits(client: MlflowClient) -> None:
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
 
-    from spark_dlobd.tracking.request_limits import request_limits
+    from spark_dlobd.tracking.mlflow.request_limits import request_limits
 
     seen: list[float] = []
     with request_limits(1.5):

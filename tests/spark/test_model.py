@@ -20,8 +20,9 @@ from spark_dlobd.data.columns import feature_column, label_column
 from spark_dlobd.data.materialize import first_rows
 from spark_dlobd.errors import ConfigurationError, DataError, ModelError
 from spark_dlobd.estimators.model import DLModel
+from spark_dlobd.estimators.network import FittedNetwork
 from spark_dlobd.job.columns import ColumnSpec, TensorColumn
-from spark_dlobd.job.train_job import ModelSpec, OutputSpec, TrainResult
+from spark_dlobd.job.network import Network, OutputSpec
 
 keras = pytest.importorskip("keras")
 
@@ -266,16 +267,13 @@ def test_label_metadata_names_the_predictions(spark: SparkSession) -> None:
         [("b", [0.0, 5.0]), ("a", [5.0, 0.0])], "name string, features array<double>"
     )
     indexed = StringIndexer(inputCol="name", outputCol="label").fit(df).transform(df)
-    model = DLModel.from_training(
-        ModelSpec(b"", {}, OutputSpec("multiclass", 2)),
-        TrainResult(
-            _archive(dense(2, "softmax", np.eye(2))), {"loss": [2.0, 1.0]}, {"seconds": 3.0}
-        ),
-        ColumnSpec(
-            TensorColumn("features", "float32", (2,)), TensorColumn("label", "int32", (), 2)
-        ),
+    fitted = FittedNetwork(
+        Network(_archive(dense(2, "softmax", np.eye(2)))),
+        TensorColumn("features", "float32", (2,)),
+        OutputSpec("multiclass", 2),
         indexed.schema["label"].metadata,
     )
+    model = DLModel.from_training(fitted, {"loss": [2.0, 1.0]}, {"seconds": 3.0})
     assert (model.history, model.report) == ({"loss": [2.0, 1.0]}, {"seconds": 3.0})
     scored = model.transform(indexed)
     back = IndexToString(inputCol="prediction", outputCol="guess").transform(scored)
@@ -303,7 +301,7 @@ def test_copies_share_the_network(arrays: DataFrame) -> None:
     assert "guess" in other.transform(arrays).columns
     assert other._payload is model._payload
     assert pickle.loads(pickle.dumps(model._payload))._known is None
-    assert copy.copy(model)._archive is model._archive
+    assert copy.copy(model).fitted() is model.fitted()
 
 
 def test_set_model_checks_shapes_and_takes_effect(arrays: DataFrame) -> None:

@@ -46,9 +46,8 @@ def test_round_trip_keeps_everything(spark: SparkSession, tmp_path: Path) -> Non
     model.save(path)
     assert sorted(os.listdir(tmp_path / "model")) == [".model.keras.crc", "metadata", "model.keras"]
     back = DLModel.load(path)
-    for name in ("_features", "_output", "_history", "_report", "_label_metadata", "_archive"):
-        assert getattr(back, name) == getattr(model, name)
-    assert back._compile_config == model._compile_config
+    assert back.fitted() == model.fitted()
+    assert (back.history, back.report) == (model.history, model.report)
     assert back.uid == model.uid
     assert (back.getFeaturesCol(), back.getHandleInvalid()) == ("f", "skip")
     assert back.getPredictBatchSize() == 7
@@ -75,7 +74,9 @@ def test_an_existing_path_is_not_overwritten_unasked(spark: SparkSession, tmp_pa
         sum_model(Tripling()).save(path)
     assert (tmp_path / "model" / "model.keras").read_bytes() == before
     sum_model(Tripling()).write().overwrite().save(path)
-    assert DLModel.load(path)._custom_objects == {"persistence_tests>Tripling": Tripling}
+    assert DLModel.load(path).fitted().network.custom_objects == {
+        "persistence_tests>Tripling": Tripling
+    }
 
 
 def test_custom_objects_score_and_come_back(spark: SparkSession, tmp_path: Path) -> None:

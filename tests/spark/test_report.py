@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from spark_dlobd import DLEstimator, DLModel
 from spark_dlobd.errors import ConfigurationError, WorkerError
-from spark_dlobd.estimators import fitting
+from spark_dlobd.estimators import recording
 from spark_dlobd.report.limits import By
 from spark_dlobd.report.schema import PARTS, FitReport, Measurements
 from spark_dlobd.tracking.jsonl import JsonLinesTracker
@@ -235,7 +235,7 @@ def test_a_report_that_fails_does_not_fail_the_fit(
     def broken(*_: object) -> None:
         raise RuntimeError("the report of this test")
 
-    monkeypatch.setattr(fitting, "build_report", broken)
+    monkeypatch.setattr(recording, "build_report", broken)
     with caplog.at_level(logging.ERROR, "spark_dlobd"):
         model = estimator(linear()).fit(table)
     assert model.report["backend"] == "local" and model.report["seconds"]["train"] > 0

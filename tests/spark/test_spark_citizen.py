@@ -189,7 +189,7 @@ def test_hasattr_of_everything_that_is_empty() -> None:
         for name in dir(type(stage))
         if name[0] != "_" and hasattr(type(stage), name) and not hasattr(stage, name)
     }
-    assert found == {("DLModel", "summary"), ("DLEstimator", "model_archive")}
+    assert found == {("DLModel", "summary"), ("DLEstimator", "network")}
     assert (model.numClasses, model.numFeatures, model.hasSummary) == (None, -1, False)
     assert (model.history, model.report, model.parent) == ({}, {}, None)
     with pytest.raises(NotAvailableError, match=r"has no summary\. Ask hasSummary first"):

@@ -29,7 +29,8 @@ from spark_dlobd.backends.shuffle.stages.update import norm_stage, update_stage
 from spark_dlobd.backends.shuffle.wire.messages import Message, unpack
 from spark_dlobd.job.columns import ColumnSpec, TensorColumn
 from spark_dlobd.job.dataset import DatasetRef, RowGroup
-from spark_dlobd.job.train_job import FitConfig, ModelSpec, OutputSpec, TrainJob
+from spark_dlobd.job.network import Network, OutputSpec
+from spark_dlobd.job.train_job import FitConfig, TrainJob
 from spark_dlobd.processes.events import Event
 from spark_dlobd.processes.versions import driver_versions
 from spark_dlobd.training.collective import SingleProcess
@@ -91,16 +92,14 @@ def job(
 ) -> TrainJob:
     """What the estimator would make of these."""
     config = compile_config(model, loss, optimizer, metrics)
-    spec = ModelSpec(
-        model_to_archive(model),
-        config,
-        OutputSpec("multiclass", CLASSES),
-        custom_objects_of(model, config),
-    )
+    network = Network(model_to_archive(model), config, custom_objects_of(model, config))
+    output = OutputSpec("multiclass", CLASSES)
     columns = ColumnSpec(
         TensorColumn("x", "float32", (WIDTH,)), TensorColumn("y", "int32", (), CLASSES)
     )
-    return TrainJob("unit", spec, columns, FitConfig(workers, batch_size, epochs, seed=5))
+    return TrainJob(
+        "unit", network, output, columns, FitConfig(workers, batch_size, epochs, seed=5)
+    )
 
 
 class Silent:

@@ -3,20 +3,11 @@ from __future__ import annotations
 import sys
 import types
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from spark_dlobd.tracking.last_words import MlflowPlace, last_words
-
-
-class Tracked:
-    """As much of `MlflowTracker` as the last words need."""
-
-    def __init__(self, run_id: str | None = "3f2a", uri: str | None = None) -> None:
-        self.run_id = run_id
-        self.tracking_uri = uri
-        self.kept_file: Path | None = None
+from spark_dlobd.tracking.last_words import last_words
+from spark_dlobd.tracking.mlflow.place import MlflowPlace
 
 
 @pytest.fixture(autouse=True)
@@ -65,35 +56,23 @@ def test_a_fit_that_ended_early_says_so(epochs: int, said: str) -> None:
     ],
 )
 def test_where_the_run_is_and_how_to_open_it(uri: str | None, said: str, tmp_path: Path) -> None:
-    tracker = Tracked(uri=uri and uri.format(cwd=tmp_path))
-    assert MlflowPlace([tracker]).sentences() == [said]
+    where = uri and uri.format(cwd=tmp_path)
+    assert MlflowPlace().sentences("3f2a", where, None) == [said]
 
 
 def test_a_run_that_mlflow_does_not_have(tmp_path: Path) -> None:
-    tracker = Tracked(run_id=None)
-    assert MlflowPlace([tracker]).sentences() == []
-    tracker.kept_file = tmp_path / "kept.jsonl"
-    assert MlflowPlace([tracker]).sentences() == [
+    assert MlflowPlace().sentences(None, None, None) == []
+    assert MlflowPlace().sentences(None, None, tmp_path / "kept.jsonl") == [
         f"MLflow has no run of it; its metrics are in {tmp_path}/kept.jsonl."
     ]
 
 
 def test_the_fit_that_makes_the_store_says_so_once(tmp_path: Path) -> None:
-    first = MlflowPlace([Tracked()])
+    first = MlflowPlace()
     (tmp_path / "mlflow.db").touch()
     (tmp_path / "mlruns").mkdir()
-    assert first.sentences()[0] == (
+    assert first.sentences("3f2a", None, None)[0] == (
         f"This fit made mlflow.db and mlruns in {tmp_path} for MLflow: "
         "mlflow.set_tracking_uri(...) or MLFLOW_TRACKING_URI chooses another place."
     )
-    assert len(MlflowPlace([Tracked()]).sentences()) == 1
-
-
-def test_other_trackers_have_no_place(tmp_path: Path) -> None:
-    class Other:
-        pass
-
-    trackers: list[Any] = [Other()]
-    place = MlflowPlace(trackers)
-    (tmp_path / "mlflow.db").touch()
-    assert place.sentences() == []
+    assert len(MlflowPlace().sentences("3f2a", None, None)) == 1

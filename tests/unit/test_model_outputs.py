@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spark_dlobd.estimators.outputs import derive_outputs, num_classes
-from spark_dlobd.job.train_job import OutputSpec
+from spark_dlobd.job.network import OutputSpec
 
 
 def test_binary_probabilities() -> None:

@@ -4,7 +4,7 @@ import inspect
 import json
 import pickle
 import re
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from spark_dlobd import DLEstimator, DLModel, HorovodConfig
 from spark_dlobd.errors import ConfigurationError, ConfigurationTypeError, ModelError
 from spark_dlobd.estimators.params import PredictionParams, TrainingParams
+from spark_dlobd.tracking.base import Tracker
 
 keras = pytest.importorskip("keras")
 
@@ -157,7 +158,7 @@ def test_an_output_column_may_be_left_out() -> None:
 
 def test_live_objects_are_set_like_params() -> None:
     callback = keras.callbacks.TerminateOnNaN()
-    tracker: Any = object()
+    tracker = Tracker()
     estimator = DLEstimator(epochs=2).setParams(callbacks=[callback], tracker=tracker, seed=4)
     assert estimator.callbacks == (callback,) and estimator.tracker is tracker
     assert (estimator.getEpochs(), estimator.getSeed()) == (2, 4)
@@ -178,7 +179,7 @@ def test_every_param_has_a_setter_that_chains_and_a_getter() -> None:
 
 
 def test_setters_chain_through_live_objects() -> None:
-    callback, tracker = keras.callbacks.TerminateOnNaN(), cast(Any, object())
+    callback, tracker = keras.callbacks.TerminateOnNaN(), Tracker()
     estimator = (
         DLEstimator()
         .setFeaturesCol("pixels")
@@ -194,6 +195,9 @@ def test_setters_chain_through_live_objects() -> None:
     assert estimator.callbacks == (callback,) and estimator.tracker is tracker
     assert estimator.setCallbacks(None).setTracker(None).callbacks == ()
     assert estimator.tracker is None and estimator.getThresholds() == [1.0, 2.0]
+    other: Any = object()
+    with pytest.raises(ConfigurationTypeError, match=r"tracker must be a subclass of .*Tracker"):
+        estimator.setTracker(other)
     with pytest.raises(ConfigurationTypeError, match=r"callbacks must be a sequence .* Got False"):
         estimator.setCallbacks(False)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="epochs must be an int of at least 1"):

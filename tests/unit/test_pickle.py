@@ -56,7 +56,7 @@ def test_an_estimator_keeps_what_was_set(network: Any, way: str) -> None:
     assert back.uid == est.uid
     assert set_values(back) == set_values(est)
     assert back.getBackend() == HorovodConfig(controller="mpi")
-    assert back.model_archive == est.model_archive
+    assert back.network == est.network
     assert [type(item).__name__ for item in back.callbacks] == ["TerminateOnNaN"]
     with pytest.raises(ConfigurationError, match=r"batchSize must be .*Got 0\."):
         back.set(back.batchSize, 0)
@@ -67,7 +67,7 @@ def test_a_model_keeps_its_network(network: Any, way: str) -> None:
     model = DLModel(predictBatchSize=5).setModel(network)
     back = WAYS[way](model)
     assert back.getPredictBatchSize() == 5
-    assert back._fitted() == model._fitted()
+    assert back.fitted() == model.fitted()
     assert back.getKerasModel().loss == "mse"
 
 
@@ -99,7 +99,7 @@ def test_another_process_reads_it(network: Any, tmp_path: Path) -> None:
         import pathlib, pickle, sys
         est = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
         assert "tensorflow" not in sys.modules
-        print(est.getEpochs(), len(est.model_archive))
+        print(est.getEpochs(), len(est.network.archive))
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), str(file)],

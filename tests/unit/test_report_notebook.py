@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from spark_dlobd import DLEstimator, DLModel, ShuffleConfig
-from spark_dlobd.job.columns import ColumnSpec, TensorColumn
-from spark_dlobd.job.train_job import ModelSpec, OutputSpec, TrainResult
+from spark_dlobd.estimators.network import FittedNetwork
+from spark_dlobd.job.columns import TensorColumn
+from spark_dlobd.job.network import Network, OutputSpec
 from spark_dlobd.report.network import network_facts
 
 SHAPES = {
@@ -62,14 +63,15 @@ REPORT: dict[str, Any] = {
 
 
 def model(report: dict[str, Any], problem: Any = "multiclass", name: str = "net") -> DLModel:
-    columns = ColumnSpec(TensorColumn("x", "float32", (4,)), TensorColumn("y", "int64", ()))
-    spec = ModelSpec(archive(name), {}, OutputSpec(problem, 3))
-    return DLModel.from_training(spec, TrainResult(spec.archive, {}, report), columns)
+    fitted = FittedNetwork(
+        Network(archive(name)), TensorColumn("x", "float32", (4,)), OutputSpec(problem, 3)
+    )
+    return DLModel.from_training(fitted, report=report)
 
 
 def estimator(**params: Any) -> DLEstimator:
     made = DLEstimator(**params)
-    made._model_archive = archive()
+    made._network = Network(archive())
     return made
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from spark_dlobd.estimators import scoring
 from spark_dlobd.job.columns import TensorColumn
-from spark_dlobd.job.train_job import OutputSpec
+from spark_dlobd.job.network import Network, OutputSpec
 from spark_dlobd.processes import worker_interpreter
 from spark_dlobd.training.keras_codec import model_to_archive
 
@@ -44,13 +44,13 @@ def new_worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def payload() -> Any:
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-    return SimpleNamespace(value=scoring.network_payload(model_to_archive(model), {})[0])
+    return SimpleNamespace(value=scoring.network_payload(Network(model_to_archive(model)))[0])
 
 
 def test_the_collection_after_a_task_skips_the_network(payload: Any) -> None:
     network = scoring.network_of(PLAN, payload)
     assert scoring.network_of(PLAN, payload) is network
-    assert network.call(np.ones((2, 3), np.float32)).shape == (2, 1)
+    assert network(np.ones((2, 3), np.float32)).shape == (2, 1)
     assert gc.get_freeze_count() > 100_000
     assert len(gc.get_objects()) < 20_000
 

@@ -18,7 +18,7 @@ from spark_dlobd.errors import ConfigurationError
 from spark_dlobd.tracking import MlflowTracker, Reporter
 from spark_dlobd.tracking.delivery import BUNCH_RECORDS, Delivery, Limits, describe
 from spark_dlobd.tracking.jsonl import Record, Spool
-from spark_dlobd.tracking.mlflow_sink import as_metrics, as_params
+from spark_dlobd.tracking.mlflow.sink import as_metrics, as_params
 
 STEPS = 20
 

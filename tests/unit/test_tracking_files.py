@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spark_dlobd.tracking.curves import curves_png, draw_curves
 from spark_dlobd.tracking.encoding import jsonable, redact
 from spark_dlobd.tracking.facts import requirements, system_facts
 from spark_dlobd.tracking.jsonl import RUN_ID_TAG, JsonLinesTracker, Spool, kept_path
+from spark_dlobd.tracking.mlflow.curves import curves_png, draw_curves
 
 
 def strict(text: str) -> object:

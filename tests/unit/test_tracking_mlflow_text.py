@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from spark_dlobd.tracking.mlflow_sink import MlflowSink, RunChoice
-from spark_dlobd.tracking.mlflow_text import NOTE_TAG, description, param_texts, run_name
+from spark_dlobd.tracking.mlflow.sink import MlflowSink, RunChoice
+from spark_dlobd.tracking.mlflow.text import NOTE_TAG, description, param_texts, run_name
 
 NETWORK = {"name": "le[n]et", "class": "Sequential", "weights": 38440, "layers": ["Dense 10"]}
 REPORT: dict[str, Any] = {

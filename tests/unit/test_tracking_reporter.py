@@ -19,7 +19,7 @@ from spark_dlobd.tracking.progress import Activity, EpochLines, ProgressLine, ep
 from spark_dlobd.tracking.reporter import Reporter, status_of
 
 
-class ListTracker:
+class ListTracker(Tracker):
     """Keeps every call; deliberately not thread-safe."""
 
     def __init__(self) -> None:
@@ -190,7 +190,7 @@ def test_finish_reaches_trackers_once() -> None:
     assert tracker.calls[1:] == [("finish", "FINISHED", {"loss": [1.0]}, {"a": 1}, "m")]
 
 
-def test_dataset_goes_only_to_trackers_that_take_it() -> None:
+def test_a_tracker_hears_of_the_dataset_if_it_wants() -> None:
     class WithDataset(ListTracker):
         def dataset(self, description: dict[str, Any]) -> None:
             self._note("dataset", description)

@@ -104,7 +104,7 @@ class Rank:
         return {
             **versions((*ALIKE, *self.alike)),
             "shard plan": plan,
-            "model": hashlib.sha256(job.model.archive).hexdigest()[:16],
+            "model": hashlib.sha256(job.network.archive).hexdigest()[:16],
         }
 
 

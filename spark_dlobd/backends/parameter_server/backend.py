@@ -53,7 +53,7 @@ class ParameterServerBackend:
         reporter.expect(plan.steps_per_epoch)
         payload = cloudpickle.dumps((job, data, config))
         # workers and servers get the graph from the coordinator, not the model
-        without_model = replace(job, model=replace(job.model, archive=b"", custom_objects={}))
+        without_model = replace(job, network=replace(job.network, archive=b"", custom_objects={}))
         small = cloudpickle.dumps((without_model, data, config))
         cores = slots(spark).cores_per_task
         versions = driver_versions(data.reader)

@@ -22,9 +22,9 @@ def check_job(job: TrainJob) -> None:
 
     Runs on the driver.
     """
-    config = job.model.compile_config
+    config = job.network.compile_config
     found = [*problems(config)]
-    if "Embedding" in class_names(job.model.archive):
+    if "Embedding" in class_names(job.network.archive):
         optimizer = config.get("optimizer") or {}
         if isinstance(optimizer, Mapping):
             name, options = optimizer.get("class_name"), optimizer.get("config", {})

@@ -54,10 +54,10 @@ def train(
     events.phase("build model")
     keras.utils.set_random_seed(job.config.seed)
     with cluster.strategy.scope():
-        spec = job.model
-        model = keras_codec.archive_to_model(spec.archive, spec.custom_objects)
+        network = job.network
+        model = keras_codec.archive_to_model(network.archive, network.custom_objects)
         pieces = spread_embeddings(model, len(cluster.servers), config.min_partition_bytes)
-        keras_codec.compile_model(model, spec.compile_config, spec.custom_objects)
+        keras_codec.compile_model(model, network.compile_config, network.custom_objects)
         check_row_updates(model.optimizer, bool(pieces))
         model.optimizer.build(model.trainable_variables)
         _build_metrics(model, job)
@@ -73,7 +73,7 @@ def train(
     seconds = time.monotonic() - started
     events.phase("collect")
     archive = keras_codec.model_to_archive(model)
-    trained = keras_codec.archive_to_model(archive, job.model.custom_objects)
+    trained = keras_codec.archive_to_model(archive, job.network.custom_objects)
     return TrainResult(
         archive=archive,
         history=history,

@@ -51,8 +51,8 @@ class ShuffleBackend:
             )
         _check_callbacks(job.config.callbacks)
         if self._config.sync_every == 1:
-            spec = job.model
-            cut_rule(spec.compile_config["optimizer"], (), spec.custom_objects)
+            network = job.network
+            cut_rule(network.compile_config["optimizer"], (), network.custom_objects)
 
     def fit(
         self, spark: SparkSession, job: TrainJob, data: DatasetRef, reporter: Reporter

@@ -60,8 +60,10 @@ class Master:
         )
         self.rule: CutRule | None = None
         if not averages:
-            spec = job.model
-            self.rule = cut_rule(spec.compile_config["optimizer"], variables, spec.custom_objects)
+            network = job.network
+            self.rule = cut_rule(
+                network.compile_config["optimizer"], variables, network.custom_objects
+            )
         self.slices = SlicePlan.of(
             [variable.size for variable in variables],
             self._world,

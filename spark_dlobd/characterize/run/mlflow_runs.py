@@ -19,8 +19,8 @@ from spark_dlobd.tracking.jsonl import (
     report_record,
     start_record,
 )
-from spark_dlobd.tracking.mlflow_sink import MlflowSink, RunChoice
-from spark_dlobd.tracking.request_limits import request_limits
+from spark_dlobd.tracking.mlflow.request_limits import request_limits
+from spark_dlobd.tracking.mlflow.sink import MlflowSink, RunChoice
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

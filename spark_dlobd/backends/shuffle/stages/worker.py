@@ -86,13 +86,13 @@ class Tools:
         if index not in self._optimizers:
             from spark_dlobd.backends.shuffle.slices.optimizer import SliceOptimizer
 
-            model = self.assignment.job.model
+            network = self.assignment.job.network
             self._optimizers[index] = SliceOptimizer(
-                model.compile_config["optimizer"],
+                network.compile_config["optimizer"],
                 self.slices,
                 index,
                 self.assignment.variables,
-                model.custom_objects,
+                network.custom_objects,
             )
         return self._optimizers[index]
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.report.metrics import report_metrics
 from spark_dlobd.report.page import report_page
-from spark_dlobd.tracking.curves import curves_png
 from spark_dlobd.tracking.encoding import redact
 from spark_dlobd.tracking.facts import system_facts
 from spark_dlobd.tracking.jsonl import RUN_ID_TAG, Record
-from spark_dlobd.tracking.mlflow_text import NOTE_TAG, description, param_texts, run_name
-from spark_dlobd.tracking.request_limits import request_limits
+from spark_dlobd.tracking.mlflow.curves import curves_png
+from spark_dlobd.tracking.mlflow.request_limits import request_limits
+from spark_dlobd.tracking.mlflow.text import NOTE_TAG, description, param_texts, run_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -263,7 +263,7 @@ class MlflowSink:
     def _log_keras_model(self, model: Any) -> None:
         from mlflow.entities import LoggedModelOutput
 
-        from spark_dlobd.tracking.mlflow_model import save_keras_model
+        from spark_dlobd.tracking.mlflow.keras_model import save_keras_model
 
         client, step = self._client, int(self._last_epoch.get("epoch", 0))
         logged = client.create_logged_model(

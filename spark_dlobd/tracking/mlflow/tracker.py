@@ -8,11 +8,11 @@ import sys
 import threading
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from spark_dlobd.errors import ConfigurationError, MissingDependencyError
+from spark_dlobd.tracking.base import Tracker
 from spark_dlobd.tracking.delivery import Delivery, Limits
-from spark_dlobd.tracking.facts import requirements
 from spark_dlobd.tracking.jsonl import (
     RUN_ID_TAG,
     Spool,
@@ -22,16 +22,13 @@ from spark_dlobd.tracking.jsonl import (
     start_record,
     step_record,
 )
-from spark_dlobd.tracking.mlflow_sink import MlflowSink, RunChoice
-
-if TYPE_CHECKING:
-    from mlflow.models.model import ModelInfo
-    from pyspark.ml import PipelineModel
+from spark_dlobd.tracking.mlflow.place import MlflowPlace
+from spark_dlobd.tracking.mlflow.sink import MlflowSink, RunChoice
 
 logger = logging.getLogger("spark_dlobd.tracking")
 
 
-class MlflowTracker:
+class MlflowTracker(Tracker):
     """Logs a fit to MLflow while it runs. Runs on the driver.
 
     Metrics go to the run that is active on the thread that calls ``fit``, also
@@ -135,6 +132,7 @@ class MlflowTracker:
         self._spool: Spool | None = None
         self._sink: MlflowSink | None = None
         self._delivery: Delivery | None = None
+        self._place: MlflowPlace | None = None
 
     @property
     def run_id(self) -> str | None:
@@ -184,6 +182,7 @@ class MlflowTracker:
         """Begin a fit. Call it on the thread whose active run is to be used."""
         self._fit_id = tags.get(RUN_ID_TAG) or uuid.uuid4().hex
         self._kept_file, self._latest = None, None
+        self._place = MlflowPlace()
         # On its own thread the active run is visible itself; an ended one is no parent.
         elsewhere = threading.get_ident() != self._made_on_thread
         choice = RunChoice(
@@ -235,76 +234,20 @@ class MlflowTracker:
             )
         self._spool = self._delivery = None
 
+    def ids(self) -> dict[str, str]:
+        """Return ``mlflow_run_id`` and ``mlflow_model_id``, as far as MLflow has them."""
+        found = {"mlflow_run_id": self.run_id, "mlflow_model_id": self.model_id}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def last_words(self) -> list[str]:
+        """Return where the run is, and how to choose another place if this fit made it."""
+        if self._place is None:
+            return []
+        return self._place.sentences(self.run_id, self.tracking_uri, self.kept_file)
+
     def _append(self, record: dict[str, Any]) -> None:
         if self._spool is not None:
             self._spool.append(record)
-
-
-def log_pipeline_model(
-    pipeline_model: PipelineModel,
-    name: str = "pipeline",
-    *,
-    run_id: str | None = None,
-    registered_model_name: str | None = None,
-    dfs_tmpdir: str | None = None,
-    pip_requirements: list[str] | None = None,
-) -> ModelInfo:
-    """Log a fitted pipeline in MLflow's Spark flavour. Runs on the driver.
-
-    Spark writes the model into `dfs_tmpdir`, the driver uploads it: executors need
-    no access to MLflow's artifact store. Loading it as a ``pyfunc`` needs an output
-    column named ``prediction``.
-
-    Parameters
-    ----------
-    pipeline_model : pyspark.ml.PipelineModel
-        Every stage must be writable and importable where it is loaded.
-    name : str, optional
-        Name of the model. Default ``"pipeline"``.
-    run_id : str, optional
-        The run it belongs to, e.g. ``MlflowTracker.run_id``, on MLflow's current
-        tracking URI. Default is the active run; without one the model belongs to
-        the current experiment alone.
-    registered_model_name : str, optional
-        Also register it under this name.
-    dfs_tmpdir : str, optional
-        Directory that driver and executors share. Default is MLflow's
-        (MLFLOW_DFS_TMP).
-    pip_requirements : list of str, optional
-        Default is the installed versions of this library, PySpark, TensorFlow,
-        Keras, petastorm, PyArrow, numpy and pandas.
-
-    Returns
-    -------
-    mlflow.models.model.ModelInfo
-        Among others ``model_uri``.
-
-    Examples
-    --------
-    >>> info = log_pipeline_model(pipeline_model, run_id=tracker.run_id)  # doctest: +SKIP
-    >>> scored = mlflow.spark.load_model(info.model_uri).transform(df)  # doctest: +SKIP
-    """
-    import mlflow.spark
-    from mlflow.models import Model
-
-    # mlflow.spark.log_model first lets Spark write to the artifact store itself,
-    # which logs a long Java error for every store that Hadoop does not know.
-    info: ModelInfo = Model.log(
-        None,
-        mlflow.spark,
-        name=name,
-        run_id=run_id,
-        registered_model_name=registered_model_name,
-        spark_model=pipeline_model,
-        dfs_tmpdir=dfs_tmpdir,
-        pip_requirements=pip_requirements or _pipeline_requirements(),
-    )
-    return info
-
-
-def _pipeline_requirements() -> list[str]:
-    packages = ("spark_dlobd", "pyspark", "tensorflow", "keras", "petastorm", "pyarrow")
-    return requirements(*packages, "numpy", "pandas")
 
 
 def _active_run_id(tracking_uri: str | None) -> str | None:

@@ -1,0 +1,152 @@
+"""Everything that an estimator is told: Params, and what is no Param because it is alive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from spark_dlobd.conversion import reject_type
+from spark_dlobd.errors import NotAvailableError
+from spark_dlobd.estimators.converters import checked_callbacks
+from spark_dlobd.estimators.model import DLModel
+from spark_dlobd.estimators.params import TrainingParams, by_name_only
+from spark_dlobd.job.network import Network
+from spark_dlobd.tracking.base import Tracker
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class FitSettings(TrainingParams):
+    """What a fit is asked to do: the Params, the network, callbacks and a tracker."""
+
+    _live_objects: ClassVar[tuple[str, ...]] = ("model", "callbacks", "tracker")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._network: Network | None = None
+        self._callbacks: tuple[Any, ...] = ()
+        self._tracker: Tracker | None = None
+
+    @by_name_only
+    def setParams(self, **kwargs: Any) -> Self:
+        """Set what the constructor takes, by name.
+
+        Unlike there, None is a value: it sets back what is None by default, such as
+        ``learningRate``, ``callbacks`` and ``tracker``.
+
+        Raises
+        ------
+        ConfigurationError, ModelError
+            If a value does not fit.
+        """
+        params = dict(kwargs)
+        live = {name: params.pop(name) for name in self._live_objects if name in kwargs}
+        self._set(**params)
+        for name, value in live.items():
+            getattr(self, f"set{name.capitalize()}")(value)
+        return self
+
+    @property
+    def callbacks(self) -> tuple[Any, ...]:
+        """Keras callbacks of which each rank gets copies.
+
+        Raises
+        ------
+        ConfigurationError
+            When set to anything else.
+        """
+        return self._callbacks
+
+    @callbacks.setter
+    def callbacks(self, value: Sequence[Any]) -> None:
+        self._callbacks = checked_callbacks(value)
+
+    def setCallbacks(self, value: Sequence[Any] | None) -> Self:
+        """Set the Keras callbacks of which each rank gets copies; None takes them back.
+
+        Raises
+        ------
+        ConfigurationError
+            If it is anything else.
+        """
+        self.callbacks = () if value is None else value
+        return self
+
+    @property
+    def tracker(self) -> Tracker | None:
+        """What hears of the fit; None for the default `MlflowTracker()`.
+
+        Raises
+        ------
+        ConfigurationError
+            When set to anything but a `spark_dlobd.tracking.Tracker`.
+        """
+        return self._tracker
+
+    @tracker.setter
+    def tracker(self, value: Tracker | None) -> None:
+        if value is not None and not isinstance(value, Tracker):
+            raise reject_type("tracker", "a subclass of spark_dlobd.tracking.Tracker", value)
+        self._tracker = value
+
+    def setTracker(self, value: Tracker | None) -> Self:
+        """Set what hears of the fit; None for the default `MlflowTracker()`.
+
+        Raises
+        ------
+        ConfigurationError
+            If it is anything else than a `spark_dlobd.tracking.Tracker`.
+        """
+        self.tracker = value
+        return self
+
+    def setModel(self, model: Any) -> Self:
+        """Copy the model to train: a Keras model, or a `DLModel` to train further.
+
+        Raises
+        ------
+        ConfigurationError
+            If a `DLModel` holds no network.
+        ModelError
+            If it is not built, has several inputs or outputs, or refers to custom
+            objects that are not registered.
+        """
+        from spark_dlobd.training import keras_codec
+
+        if isinstance(model, DLModel):
+            self._network = model.fitted().network
+            return self
+        archive = keras_codec.model_to_archive(model)
+        compiled = keras_codec.own_compile_config(model)
+        objects = keras_codec.custom_objects_of(model, compiled)
+        self._network = Network(archive, compiled, objects)
+        return self
+
+    def getModel(self) -> Any:
+        """Return a fresh copy of the Keras model, compiled as the given one was.
+
+        Raises
+        ------
+        NotAvailableError
+            If there is no model.
+        """
+        from spark_dlobd.training import keras_codec
+
+        return keras_codec.network_to_model(self.network)
+
+    @property
+    def network(self) -> Network:
+        """The model as data.
+
+        Raises
+        ------
+        NotAvailableError
+            If there is no model.
+        """
+        if self._network is None:
+            raise NotAvailableError(
+                "model must be a built keras.Model. Got None: pass DLEstimator(model=...) or call "
+                "setModel(model)."
+            )
+        return self._network

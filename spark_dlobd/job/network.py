@@ -1,0 +1,52 @@
+"""A Keras network as frozen and picklable data, and what its output means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+ProblemType = Literal["multiclass", "binary", "regression"]
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """What the model's output means.
+
+    Attributes
+    ----------
+    problem : {"multiclass", "binary", "regression"}
+        ``"binary"`` is one sigmoid or logit unit; two units are ``"multiclass"``.
+    units : int
+        Width of the model's output.
+    from_logits : bool
+        Whether the output still needs softmax or sigmoid to become a probability.
+    """
+
+    problem: ProblemType
+    units: int
+    from_logits: bool = False
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is trained, sent to workers, scored with and saved.
+
+    Attributes
+    ----------
+    archive : bytes
+        The ``.keras`` file: architecture and weights.
+    compile_config : mapping
+        JSON-able arguments of ``compile`` as ``keras.saving`` serializes them; empty for a
+        network that is not compiled.
+    custom_objects : mapping of str to object
+        Registered name -> class or function that the archive refers to.
+    optimizer_state : bytes
+        What the optimizer ended with, from `training.optimizer_state`; empty where nobody
+        keeps it.
+    """
+
+    archive: bytes
+    compile_config: Mapping[str, Any] = field(default_factory=dict)
+    custom_objects: Mapping[str, Any] = field(default_factory=dict)
+    optimizer_state: bytes = b""
