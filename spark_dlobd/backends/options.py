@@ -38,6 +38,29 @@ def check_numbers(
             object.__setattr__(config, name, convert(value))
 
 
+def check_choices(config: Any, choices: Mapping[str, tuple[Any, ...]]) -> None:
+    """Check fields that take one of a few values.
+
+    Parameters
+    ----------
+    config : dataclass
+        The options.
+    choices : mapping of str to tuple
+        What each field may be.
+
+    Raises
+    ------
+    ConfigurationError
+        If a value is none of them.
+    """
+    for name, values in choices.items():
+        if getattr(config, name) not in values:
+            raise ConfigurationError(
+                f"{name} must be one of {', '.join(map(repr, values))}. "
+                f"Got {getattr(config, name)!r}."
+            )
+
+
 def check_ports(ports: Any) -> tuple[int, int] | None:
     """Return the first and the last port of a range.
 

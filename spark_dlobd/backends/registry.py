@@ -88,7 +88,7 @@ def to_param(value: Any) -> str | dict[str, Any]:
     if isinstance(value, dict) and "name" in value:
         return to_param(from_param(value))
     for name in backend_names():
-        if isinstance(value, _config_class(name)):
+        if type(value) is _config_class(name):
             return {"name": name, **dataclasses.asdict(value)}
     hint = f" Write {value.__name__}()." if isinstance(value, type) else ""
     raise ConfigurationTypeError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import tempfile
 import time
@@ -15,15 +14,7 @@ import psutil
 
 
 def own_rank() -> int:
-    import tensorflow as tf
-
-    # TensorFlow's own ring names its tasks
-    task = re.search(r"/task:(\d+)/", tf.config.list_logical_devices("CPU")[0].name)
-    if task is not None:
-        return int(task[1])
-    import horovod.tensorflow as hvd
-
-    return int(hvd.rank())
+    return int(os.environ["SPARK_DLOBD_RANK"])
 
 
 class At(keras.callbacks.Callback):  # type: ignore[misc]

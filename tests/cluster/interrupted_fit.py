@@ -25,7 +25,8 @@ def main() -> None:
     cloudpickle.register_pickle_by_value(faults)
     name, sign = sys.argv[1], sys.argv[2]
     backends = {
-        "collective": CollectiveConfig(),
+        "collective": CollectiveConfig(transport="ring"),
+        "collective-mpi": CollectiveConfig(transport="mpi"),
         "gloo": HorovodConfig(controller="gloo"),
         "mpi": HorovodConfig(controller="mpi"),
         "parameter_server": ParameterServerConfig(),

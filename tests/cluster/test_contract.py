@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("nothing_left")
 BACKENDS: dict[str, Any] = {
     "local": LocalConfig(),
-    "collective": CollectiveConfig(),
+    "collective": CollectiveConfig(transport="ring"),
+    "collective-mpi": CollectiveConfig(transport="mpi"),
     "horovod": HorovodConfig(),
     "horovod-mpi": HorovodConfig(controller="mpi"),
     "parameter_server": ParameterServerConfig(),
@@ -219,7 +220,7 @@ def test_metrics_over_workers_are_those_of_evaluate_on_all_rows(
             np.testing.assert_allclose(history[prefix + name], [value], rtol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("backend", ["horovod", "horovod-mpi"])
+@pytest.mark.parametrize("backend", ["collective-mpi", "horovod", "horovod-mpi"])
 def test_one_rank_that_wants_to_stop_stops_all(weighted: DataFrame, backend: str) -> None:
     model = fit(weighted, BACKENDS[backend], [faults.WantsToStop(rank=1)], epochs=5)
     assert len(model.history["loss"]) == 2

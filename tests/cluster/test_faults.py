@@ -33,7 +33,8 @@ pytestmark = [pytest.mark.usefixtures("nothing_left"), pytest.mark.timeout(120)]
 BACKENDS: dict[str, Any] = {
     "gloo": HorovodConfig(),
     "mpi": HorovodConfig(controller="mpi"),
-    "collective": CollectiveConfig(),
+    "collective": CollectiveConfig(transport="ring"),
+    "collective-mpi": CollectiveConfig(transport="mpi"),
 }
 
 
@@ -179,7 +180,9 @@ def test_a_taken_port_is_passed_over(blobs: DataFrame) -> None:
     with socket.socket() as taken:
         taken.bind(("", 0))
         port = taken.getsockname()[1]
-        est = estimator("collective", backend=CollectiveConfig(port_range=(port, port + 20)))
+        est = estimator(
+            "collective", backend=CollectiveConfig(transport="ring", port_range=(port, port + 20))
+        )
         assert est.fit(blobs).report["transport"] == "ring: grpc over tcp"
 
 
@@ -187,7 +190,9 @@ def test_no_free_port(blobs: DataFrame) -> None:
     with socket.socket() as taken:
         taken.bind(("", 0))
         port = taken.getsockname()[1]
-        est = estimator("collective", backend=CollectiveConfig(port_range=(port, port)))
+        est = estimator(
+            "collective", backend=CollectiveConfig(transport="ring", port_range=(port, port))
+        )
         error = fails_within(40, est, blobs, WorkerError)
     assert f"No port is free for a rank on {socket.gethostname()}: tried {port} to" in str(error)
 

@@ -56,7 +56,9 @@ def test_tasks_run_on_both_hosts(trained: dict[str, Any]) -> None:
     assert all(address.startswith("10.77.") for address in trained["addresses"])
 
 
-@pytest.mark.parametrize("backend", ["collective", "gloo", "mpi", "mpi-ucx", "shuffle"])
+@pytest.mark.parametrize(
+    "backend", ["collective", "collective-mpi", "gloo", "mpi", "mpi-ucx", "shuffle"]
+)
 def test_loss_curve_is_that_of_virtual_workers(trained: dict[str, Any], backend: str) -> None:
     np.testing.assert_allclose(trained[backend]["loss"], trained["local"]["loss"], rtol=1e-5)
 

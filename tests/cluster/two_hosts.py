@@ -25,7 +25,8 @@ from spark_dlobd.characterize.run.hosts import EmulatedHosts
 
 BACKENDS: dict[str, Any] = {
     "local": LocalConfig(),
-    "collective": CollectiveConfig(),
+    "collective": CollectiveConfig(transport="ring"),
+    "collective-mpi": CollectiveConfig(transport="mpi", mpi_transport="tcp"),
     "gloo": HorovodConfig(),
     "mpi": HorovodConfig(controller="mpi"),
     "mpi-ucx": HorovodConfig(controller="mpi", transport="ucx", ucx_tls="tcp,self"),

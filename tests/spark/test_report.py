@@ -280,12 +280,12 @@ def test_mlflow_has_page_and_metrics(
 def test_a_page_that_cannot_be_drawn_keeps_no_model_from_mlflow(
     client: MlflowClient, table: DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spark_dlobd.tracking import mlflow_sink
+    from spark_dlobd.tracking.mlflow import sink
 
     def broken(*_: object) -> str:
         raise RuntimeError("the page of this test")
 
-    monkeypatch.setattr(mlflow_sink, "report_page", broken)
+    monkeypatch.setattr(sink, "report_page", broken)
     model = estimator(linear(), tracking="mlflow").fit(table)
     assert model.report["mlflow_model_id"]
     names = [file.path for file in client.list_artifacts(model.report["mlflow_run_id"])]

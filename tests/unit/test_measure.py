@@ -55,8 +55,8 @@ def test_waiting_for_batches_is_measured() -> None:
     wait = InputWait(5)
     elements = stepped(wait, [slow(0.05)])
     assert [float(x) for ((x, _),) in elements] == [0.0, 1.0, 2.0, 3.0, 4.0]
-    assert 0.2 <= wait.seconds(5) < 1.0
-    assert wait.seconds(1) < 0.15
+    assert 0.2 <= wait.seconds(5) < 5.0
+    assert wait.seconds(1) < wait.seconds(5)
     wait.restart()
     assert wait.seconds(5) == 0.0
 
@@ -64,13 +64,13 @@ def test_waiting_for_batches_is_measured() -> None:
 def test_a_step_waits_for_its_slowest_reader() -> None:
     wait = InputWait(5)
     stepped(wait, [slow(0.0), slow(0.05)])
-    assert 0.2 <= wait.seconds(5) < 1.0
+    assert 0.2 <= wait.seconds(5) < 5.0
 
 
 def test_a_batch_that_is_there_is_not_waited_for() -> None:
     wait = InputWait(5)
-    stepped(wait, [slow(0.0)], step_s=0.05)
-    assert wait.seconds(5) < 0.05
+    stepped(wait, [slow(0.0)], step_s=0.2)
+    assert wait.seconds(5) < 0.8
 
 
 def test_several_steps_of_one_call_wait_for_the_last() -> None:

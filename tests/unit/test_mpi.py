@@ -11,43 +11,41 @@ from pathlib import Path
 
 import pytest
 
-from spark_dlobd.backends.horovod import mpi
-from spark_dlobd.backends.horovod.config import HorovodConfig
+from spark_dlobd.backends.allreduce.mpi import launch as mpi
+from spark_dlobd.backends.allreduce.mpi.options import MpiOptions
 from spark_dlobd.errors import TrainingError
 from spark_dlobd.processes.placement import place_ranks
 
 
-def joined(config: HorovodConfig) -> str:
-    return " ".join(mpi.transport_arguments(config))
+def joined(options: MpiOptions) -> str:
+    return " ".join(mpi.transport_arguments(options))
 
 
 def test_rdma_over_ucx_is_asked_for_as_open_mpi_wants_it() -> None:
-    config = HorovodConfig(
-        controller="mpi", transport="ucx", ucx_tls="rc,sm,self", ucx_net_devices="mlx5_0:1"
-    )
-    assert joined(config) == "--mca pml ucx -x UCX_TLS=rc,sm,self -x UCX_NET_DEVICES=mlx5_0:1"
+    options = MpiOptions("ucx", ucx_tls="rc,sm,self", ucx_net_devices="mlx5_0:1")
+    assert joined(options) == "--mca pml ucx -x UCX_TLS=rc,sm,self -x UCX_NET_DEVICES=mlx5_0:1"
 
 
 def test_ucx_without_rdma_hardware_needs_any_device() -> None:
-    config = HorovodConfig(controller="mpi", transport="ucx", ucx_tls="tcp,self")
-    assert "--mca opal_common_ucx_tls any --mca opal_common_ucx_devices any" in joined(config)
+    options = MpiOptions("ucx", ucx_tls="tcp,self")
+    assert "--mca opal_common_ucx_tls any --mca opal_common_ucx_devices any" in joined(options)
 
 
 def test_tcp_on_an_interface() -> None:
-    config = HorovodConfig(controller="mpi", transport="tcp", network_interface="ib0")
-    assert joined(config) == (
+    options = MpiOptions("tcp", network_interface="ib0")
+    assert joined(options) == (
         "--mca pml ob1 --mca btl self,tcp --mca btl_tcp_if_include ib0 "
         "--prtemca prte_if_include ib0"
     )
 
 
 def test_user_arguments_come_last() -> None:
-    config = HorovodConfig(controller="mpi", mpi_args=("--mca", "coll", "^tuned"))
-    assert joined(config) == "--mca coll ^tuned"
+    options = MpiOptions(arguments=("--mca", "coll", "^tuned"))
+    assert joined(options) == "--mca coll ^tuned"
 
 
 def test_one_host_needs_no_agent() -> None:
-    command = mpi.mpirun_command("mpirun", place_ranks(["h", "h"]), HorovodConfig(), "run")
+    command = mpi.mpirun_command("mpirun", place_ranks(["h", "h"]), MpiOptions(), "run")
     text = " ".join(command)
     assert "--host h:2" in text
     assert "plm_ssh_agent" not in text
@@ -56,7 +54,7 @@ def test_one_host_needs_no_agent() -> None:
 
 def test_several_hosts_get_their_daemons_through_the_agent() -> None:
     places = place_ranks(["a", "b", "a"])
-    command = mpi.mpirun_command("mpirun", places, HorovodConfig(), "run")
+    command = mpi.mpirun_command("mpirun", places, MpiOptions(), "run")
     text = " ".join(command)
     assert "--host a:2,b:1" in text
     assert "mpi_agent.py run" in text
@@ -134,7 +132,7 @@ def test_helper_process_and_its_files_go_with_the_task(tmp_path: Path, ending: s
     then = "threading.Timer(0.5, os.kill, (os.getpid(), 9)).start()"
     code = (
         "import os, pathlib, threading, time\n"
-        "from spark_dlobd.backends.horovod.mpi import HelperProcess\n"
+        "from spark_dlobd.backends.allreduce.mpi.launch import HelperProcess\n"
         f"command = ['/bin/sh', '-c', {script!r}]\n"
         f"with HelperProcess(command, pathlib.Path({str(folder)!r}), print):\n"
         f"    while not os.path.exists({str(sign)!r}):\n"
@@ -157,8 +155,8 @@ def test_transport_is_read_off_the_connection_summary() -> None:
         "  on-host:  all connections are ucx=tcp;eth0",
         "  off-host: all connections are tcp",
     ]
-    assert mpi.transport_used(lines) == "on-host ucx=tcp;eth0, off-host tcp"
-    assert mpi.transport_used(["nothing of it"]) is None
+    assert mpi.transport_used(lines) == "mpi: on-host ucx=tcp;eth0, off-host tcp"
+    assert mpi.transport_used(["nothing of it"]) == "mpi: not told by Open MPI"
 
 
 def test_handover_is_json(tmp_path: Path) -> None:

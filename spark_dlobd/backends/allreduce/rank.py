@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from spark_dlobd.job.dataset import DatasetRef
     from spark_dlobd.job.train_job import TrainJob, TrainResult
     from spark_dlobd.processes.child_program import Parent
+RANK = "SPARK_DLOBD_RANK"
+"""Environment variable in which callbacks find their rank."""
 
 
 class Rank:
@@ -25,10 +27,12 @@ class Rank:
     still meet.
     """
 
-    builds_first = True
-    """Whether the model can be built before the ranks are joined."""
     alike: tuple[str, ...] = ()
     """Further distributions whose versions have to be equal on all ranks."""
+
+    def builds_first(self, config: Any) -> bool:
+        """Whether the model can be built before the ranks are joined."""
+        return True
 
     def import_more(self) -> None:
         """Import what takes a while."""
@@ -49,11 +53,11 @@ class Rank:
         # Trusted: written by the task that is this process's parent.
         job, data, config = cloudpickle.loads(payload)
         _share_gpus(tf)
-        model = _built(parent, job) if self.builds_first else None
+        model = _built(parent, job) if self.builds_first(config) else None
         ready = time.monotonic() - started
         parent.phase("wait for communicator")
         told, _ = parent.next("the communicator")
-        os.environ.update(told.get("environment", {}))
+        os.environ.update({RANK: str(told["rank"]), **told.get("environment", {})})
         parent.phase("initialize communicator")
         group = self.join(told, job.config.world_size, config)
         if model is None:

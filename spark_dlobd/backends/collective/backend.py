@@ -1,21 +1,39 @@
-"""Allreduce with TensorFlow's own collectives. Runs on the driver."""
+"""Allreduce from pip alone: MPI through mpi4py, or TensorFlow's ring. Runs on the driver."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from spark_dlobd.backends.allreduce.backend import AllreduceBackend
+from spark_dlobd.backends.allreduce.mpi.launch import find_mpirun, transport_used
+from spark_dlobd.errors import MissingDependencyError
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from spark_dlobd.backends.allreduce.task import RankTask
+    from spark_dlobd.backends.collective.config import CollectiveConfig
+    from spark_dlobd.job.train_job import TrainJob
 
 
 class CollectiveBackend(AllreduceBackend):
-    """TensorFlow's ring over gRPC."""
+    """MPI where it can start, else TensorFlow's ring over gRPC."""
 
     name: ClassVar[str] = "collective"
     program = "spark_dlobd.backends.collective.rank_main"
+
+    def __init__(self, config: CollectiveConfig) -> None:
+        chosen = config.transport or ("ring" if mpi_problem() else "mpi")
+        super().__init__(replace(config, transport=chosen))
+
+    def check(self, spark: SparkSession, job: TrainJob) -> None:
+        """Check that MPI, if it was asked for, and slots are there."""
+        if self._config.transport == "mpi" and (problem := mpi_problem()):
+            raise MissingDependencyError(problem)
+        super().check(spark, job)
 
     @property
     def rank_task(self) -> type[RankTask]:
@@ -26,4 +44,20 @@ class CollectiveBackend(AllreduceBackend):
 
     def transport(self, log_lines: Sequence[str]) -> str:
         """What carried the gradients."""
-        return "ring: grpc over tcp"
+        return (
+            transport_used(log_lines) if self._config.transport == "mpi" else "ring: grpc over tcp"
+        )
+
+
+def mpi_problem() -> str | None:
+    """Say why MPI cannot start from here; None if it can. Imports nothing."""
+    if importlib.util.find_spec("mpi4py") is None:
+        return (
+            "transport='mpi' of CollectiveConfig needs mpi4py, which is not installed: pip "
+            "install 'spark-dlobd[mpi]' brings it with Open MPI. transport='ring' needs nothing."
+        )
+    try:
+        find_mpirun()
+    except MissingDependencyError as error:
+        return str(error)
+    return None

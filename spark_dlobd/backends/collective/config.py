@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from spark_dlobd.backends.allreduce.mpi.options import MpiOptions
 from spark_dlobd.backends.base import BackendConfig
-from spark_dlobd.backends.options import check_numbers, check_ports
+from spark_dlobd.backends.options import check_choices, check_numbers, check_ports
 from spark_dlobd.errors import ConfigurationError
 
 _AT_LEAST: dict[str, float] = {
@@ -18,27 +19,43 @@ _AT_LEAST: dict[str, float] = {
     "stall_timeout_s": 1,
     "operation_timeout_s": 1,
 }
-_COMPRESSIONS = (None, "fp16", "bf16")
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "transport": (None, "mpi", "ring"),
+    "mpi_transport": (None, "tcp", "sm", "ucx"),
+    "compression": (None, "fp16", "bf16"),
+}
+_OF_MPI = ("mpi_transport", "ucx_tls", "ucx_net_devices", "mpi_args")
 
 
 @dataclass(frozen=True)
 class CollectiveConfig(BackendConfig):
     """Options of ``backend="collective"``.
 
-    Ranks average their gradients with TensorFlow's ring over gRPC, which needs nothing but
-    TensorFlow. Its servers have no authentication and listen on all interfaces: see
-    SECURITY.md.
+    Ranks average their gradients with MPI through mpi4py, for which pip has wheels, or with
+    TensorFlow's ring over gRPC, which needs nothing but TensorFlow. The ring's servers have no
+    authentication and listen on all interfaces: see SECURITY.md.
 
     Attributes
     ----------
+    transport : {None, "mpi", "ring"}
+        What carries the gradients. None is MPI where the driver has mpi4py and ``mpirun``
+        (``pip install 'spark-dlobd[mpi]'``), else the ring; the report says which.
+    mpi_transport : {None, "tcp", "sm", "ucx"}
+        For MPI: None leaves the choice to Open MPI, ``"sm"`` is shared memory and fits ranks
+        of one host only.
+    ucx_tls, ucx_net_devices : str or None
+        ``UCX_TLS`` (e.g. ``"rc,sm,self"`` for RDMA) and ``UCX_NET_DEVICES`` (e.g.
+        ``"mlx5_0:1"``) for ``mpi_transport="ucx"``.
+    mpi_args : tuple of str
+        Further arguments of mpirun.
     network_interface : str or None
         Interface that carries gradients, e.g. ``"eth0"``; by default the one that leads to
         the driver.
     port_range : tuple of (int, int) or None
-        First and last port that ranks may listen on, for a firewall. None lets the system
-        choose.
+        Of the ring: first and last port that ranks may listen on, for a firewall. None lets
+        the system choose.
     compression : {None, "fp16", "bf16"}
-        Type of gradients on the wire, in which they are added too.
+        Type of gradients on the wire; the ring adds them in it too, MPI adds float32.
     gradient_accumulation_steps : int
         Steps summed on each rank before one allreduce and one update.
     threads_per_rank : int or None
@@ -53,7 +70,7 @@ class CollectiveConfig(BackendConfig):
     stall_timeout_s : float
         Longest time that one rank may keep others waiting, as in `HorovodConfig`.
     operation_timeout_s : float
-        Longest single collective operation, the wait for a slower rank included.
+        Of the ring: longest single operation, the wait for a slower rank included.
     environment : mapping of str to str
         Further environment variables of the ranks.
 
@@ -65,6 +82,11 @@ class CollectiveConfig(BackendConfig):
 
     backend_class: ClassVar[str] = "spark_dlobd.backends.collective.backend:CollectiveBackend"
 
+    transport: Literal["mpi", "ring"] | None = None
+    mpi_transport: Literal["tcp", "sm", "ucx"] | None = None
+    ucx_tls: str | None = None
+    ucx_net_devices: str | None = None
+    mpi_args: tuple[str, ...] = ()
     network_interface: str | None = None
     port_range: tuple[int, int] | None = None
     compression: Literal["fp16", "bf16"] | None = None
@@ -78,10 +100,30 @@ class CollectiveConfig(BackendConfig):
 
     def __post_init__(self) -> None:
         """Check every option."""
+        object.__setattr__(self, "mpi_args", tuple(self.mpi_args))
         check_numbers(self, _AT_LEAST)
         object.__setattr__(self, "port_range", check_ports(self.port_range))
-        if self.compression not in _COMPRESSIONS:
+        check_choices(self, _CHOICES)
+        given = [name for name in _OF_MPI if getattr(self, name)]
+        if self.transport == "ring" and given:
             raise ConfigurationError(
-                f"compression must be one of {', '.join(map(repr, _COMPRESSIONS))}. "
-                f"Got {self.compression!r}."
+                f"{', '.join(given)} of CollectiveConfig belong to MPI. Got transport='ring': use "
+                "transport='mpi' for them."
             )
+        if self.mpi_transport != "ucx" and (self.ucx_tls or self.ucx_net_devices):
+            raise ConfigurationError(
+                "ucx_tls and ucx_net_devices need mpi_transport='ucx'. "
+                f"Got mpi_transport={self.mpi_transport!r}."
+            )
+
+    @property
+    def mpi_options(self) -> MpiOptions:
+        """What MPI is to be started with."""
+        return MpiOptions(
+            self.mpi_transport,
+            self.ucx_tls,
+            self.ucx_net_devices,
+            self.mpi_args,
+            self.network_interface,
+            self.start_timeout_s,
+        )

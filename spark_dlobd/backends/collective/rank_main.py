@@ -16,13 +16,21 @@ if TYPE_CHECKING:
 
 
 class CollectiveRank(Rank):
-    """A rank of a ring of TensorFlow's servers."""
+    """A rank of MPI, or of a ring of TensorFlow's servers."""
 
-    builds_first = False  # what is made before the ring may be lost with it
+    alike = ("mpi4py",)
+
+    def builds_first(self, config: CollectiveConfig) -> bool:
+        """Whether nothing is lost by it: the ring throws away what was made before."""
+        return config.transport == "mpi"
 
     def join(self, told: dict[str, Any], size: int, config: CollectiveConfig) -> RankGroup:
-        """Listen, and know where the others do."""
-        from spark_dlobd.backends.collective.group import RingGroup, join_ring
+        """Find the others through MPI, or listen and know where the others do."""
+        if config.transport == "mpi":
+            from spark_dlobd.backends.collective.over_mpi import MpiGroup, join_mpi
+
+            return MpiGroup(join_mpi(), config.compression)
+        from spark_dlobd.backends.collective.ring import RingGroup, join_ring
 
         if size > 1:
             join_ring(told["rank"], told["peers"])
@@ -35,6 +43,8 @@ def cause_of(error: Exception) -> Cause | None:
         return None
     import tensorflow as tf
 
+    if type(error).__module__.startswith("mpi4py"):
+        return "peer"
     lost = (
         tf.errors.UnavailableError,
         tf.errors.AbortedError,
@@ -42,7 +52,7 @@ def cause_of(error: Exception) -> Cause | None:
         tf.errors.DeadlineExceededError,
     )
     text = str(error)
-    of_ring = "ollective" in text or "gRPC server" in text
+    of_ring = any(word in text for word in ("ollective", "gRPC server", "mpi4py"))
     return (
         "peer"
         if isinstance(error, lost) or (isinstance(error, tf.errors.OpError) and of_ring)

@@ -28,12 +28,16 @@ class CollectiveTask(RankTask):
         }
 
     def communicator(self, stack: ExitStack) -> dict[str, Any]:
-        """Meet all tasks, and return the addresses of all ranks."""
+        """Meet all tasks, and return MPI's environment or the addresses of all ranks."""
         from spark_dlobd.processes.network import address_of
 
         config, supervisor = self.task.config, self.supervisor
         if config.network_interface is not None:
             supervisor.address = address_of(config.network_interface)
+        if config.transport == "mpi":
+            from spark_dlobd.backends.allreduce.mpi.meeting import mpi_environment
+
+            return {"environment": mpi_environment(self, config.mpi_options, stack)}
         with hold_port(config.port_range) as held:
             own = {"address": supervisor.address, "port": held.getsockname()[1]}
             gathered = [json.loads(text) for text in self.gather(json.dumps(own))]

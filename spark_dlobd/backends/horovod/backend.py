@@ -31,7 +31,7 @@ class HorovodBackend(AllreduceBackend):
                 "five minutes. backend='local' needs nothing."
             )
         if self._config.controller == "mpi":
-            from spark_dlobd.backends.horovod.mpi import find_mpirun
+            from spark_dlobd.backends.allreduce.mpi.launch import find_mpirun
 
             find_mpirun()
         super().check(spark, job)
@@ -47,6 +47,6 @@ class HorovodBackend(AllreduceBackend):
         """What really ran, not what was asked for."""
         if self._config.controller == "gloo":
             return "gloo: tcp"
-        from spark_dlobd.backends.horovod.mpi import transport_used
+        from spark_dlobd.backends.allreduce.mpi.launch import transport_used
 
-        return f"mpi: {transport_used(log_lines) or 'not told by Open MPI'}"
+        return transport_used(log_lines)

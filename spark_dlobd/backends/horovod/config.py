@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from spark_dlobd.backends.allreduce.mpi.options import MpiOptions
 from spark_dlobd.backends.base import BackendConfig
-from spark_dlobd.backends.options import check_numbers
+from spark_dlobd.backends.options import check_choices, check_numbers
 from spark_dlobd.errors import ConfigurationError
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
@@ -109,12 +110,7 @@ class HorovodConfig(BackendConfig):
     def __post_init__(self) -> None:
         """Check every option."""
         object.__setattr__(self, "mpi_args", tuple(self.mpi_args))
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ConfigurationError(
-                    f"{name} must be one of {', '.join(map(repr, choices))}. "
-                    f"Got {getattr(self, name)!r}."
-                )
+        check_choices(self, _CHOICES)
         check_numbers(self, _AT_LEAST)
         if self.controller == "gloo" and (self.transport not in (None, "tcp") or self.mpi_args):
             raise ConfigurationError(
@@ -126,3 +122,15 @@ class HorovodConfig(BackendConfig):
                 "ucx_tls and ucx_net_devices need transport='ucx'. "
                 f"Got transport={self.transport!r}."
             )
+
+    @property
+    def mpi_options(self) -> MpiOptions:
+        """What MPI is to be started with."""
+        return MpiOptions(
+            self.transport,
+            self.ucx_tls,
+            self.ucx_net_devices,
+            self.mpi_args,
+            self.network_interface,
+            self.start_timeout_s,
+        )

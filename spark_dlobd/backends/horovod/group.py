@@ -6,6 +6,7 @@ silently reduces nothing on Keras 3.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import horovod.tensorflow as hvd
@@ -14,6 +15,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from spark_dlobd.backends.allreduce.group import RankGroup
+from spark_dlobd.backends.allreduce.half import mean_in_half
 
 
 class HorovodGroup(RankGroup):
@@ -31,30 +33,13 @@ class HorovodGroup(RankGroup):
 
     def _average(self, gradients: list[Any]) -> list[Any]:
         if self._compression == "bf16":
-            return self._average_as_bf16(gradients)
+            # Horovod adds no bfloat16
+            alltoall = partial(hvd.alltoall, name="bf16_slices")
+            allgather = partial(hvd.allgather, name="bf16_means")
+            return mean_in_half(gradients, self.size, "bf16", alltoall, allgather)
         sent = [tf.cast(g, tf.float16) if self._compression else _known(g) for g in gradients]
         received = hvd.grouped_allreduce(sent, op=hvd.Average)
         return [tf.cast(r, g.dtype) for r, g in zip(received, gradients, strict=True)]
-
-    def _average_as_bf16(self, gradients: list[Any]) -> list[Any]:
-        """Average with bfloat16 on the wire and float32 sums.
-
-        Horovod adds no bfloat16, so this is a reduce-scatter and an allgather of
-        their bits: every rank gets its slice of all gradients, adds in float32, and
-        sends the rounded mean to all. As many bytes travel as in a ring allreduce.
-        """
-        flat = tf.concat([tf.reshape(tf.cast(g, tf.float32), [-1]) for g in gradients], axis=0)
-        count = tf.shape(flat)[0]
-        slice_size = -(-count // self.size)
-        padded = tf.pad(flat, [[0, slice_size * self.size - count]])
-        slices = _from_bits(hvd.alltoall(_to_bits(padded), name="bf16_slices"))
-        mean = tf.reduce_mean(tf.reshape(slices, [self.size, -1]), axis=0)
-        means = _from_bits(hvd.allgather(_to_bits(mean), name="bf16_means"))[:count]
-        parts = tf.split(means, [tf.size(g) for g in gradients])
-        return [
-            tf.cast(tf.reshape(part, tf.shape(g)), g.dtype)
-            for part, g in zip(parts, gradients, strict=True)
-        ]
 
     def any_flag(self, flag: Any) -> Any:
         """Sum a small flag over ranks."""
@@ -80,15 +65,3 @@ class HorovodGroup(RankGroup):
 def _known(values: Any) -> Any:
     """Values of a type that Horovod takes: not bfloat16, all of whose numbers float32 holds."""
     return tf.cast(values, tf.float32) if values.dtype == tf.bfloat16 else values
-
-
-def _to_bits(values: Any) -> Any:
-    """Round float32 to the nearest bfloat16 and return its bytes."""
-    bits = tf.bitcast(tf.cast(values, tf.bfloat16), tf.uint16)
-    return tf.reshape(tf.bitcast(bits, tf.uint8), [-1])
-
-
-def _from_bits(received: Any) -> Any:
-    """Float32 values of what `_to_bits` made."""
-    bits = tf.bitcast(tf.reshape(received, [-1, 2]), tf.uint16)
-    return tf.cast(tf.bitcast(bits, tf.bfloat16), tf.float32)

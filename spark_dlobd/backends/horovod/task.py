@@ -55,24 +55,21 @@ class HorovodTask(RankTask):
         config, supervisor = self.task.config, self.supervisor
         if config.network_interface is not None:
             supervisor.address = address_of(config.network_interface)
+        if config.controller == "mpi":
+            from spark_dlobd.backends.allreduce.mpi.meeting import mpi_environment
+
+            names = ("HOROVOD_CONTROLLER", "HOROVOD_CPU_OPERATIONS")
+            own = mpi_environment(self, config.mpi_options, stack)
+            return own | dict.fromkeys(names, "mpi")
         server = None
         announced: dict[str, Any] = {"address": supervisor.address}
-        if config.controller == "gloo" and self.partition == 0:
+        if self.partition == 0:
             server = stack.enter_context(RendezvousServer(supervisor.address))
             announced["rendezvous"] = server.address
-        mpi = None
-        if config.controller == "mpi":
-            from spark_dlobd.backends.horovod.mpi import MpiGang
-
-            prefix = f"spark-dlobd-{self.task.run_id}"
-            mpi = stack.enter_context(MpiGang(config, prefix, self.partition, supervisor.log))
         gathered = [json.loads(text) for text in self.gather(json.dumps(announced))]
         places = place_ranks([other["address"] for other in gathered])
         place = places[self.partition]
         supervisor.place(place.rank)
-        if mpi is not None:
-            supervisor.enter("start MPI")
-            return mpi.environment(places, self.gather)
         if server is not None:
             server.expect(places)
         interface = config.network_interface or interface_of(supervisor.address)

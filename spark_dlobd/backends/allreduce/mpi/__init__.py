@@ -1,0 +1,1 @@
+"""MPI for ranks that are children of Spark's tasks."""
