@@ -82,6 +82,14 @@ class WorkerPython:
     is_local: bool
 
 
+def protection(spark: SparkSession) -> str | None:
+    """The setting by which Spark authenticates or encrypts its traffic; None if it does neither."""
+    conf = spark_context(spark).getConf()
+    names = ("spark.authenticate", "spark.network.crypto.enabled", "spark.ssl.rpc.enabled")
+    on = [name for name in names if str(conf.get(name, "false")).lower() == "true"]
+    return on[0] if on else None
+
+
 def worker_python(spark: SparkSession) -> WorkerPython:
     """Read which Python workers run. Runs on the driver."""
     context = spark_context(spark)

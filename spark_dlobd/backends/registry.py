@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.errors import ConfigurationError, ConfigurationTypeError
+from spark_dlobd.processes.mpirun import mpi_problem
 from spark_dlobd.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -127,26 +128,45 @@ class Choice:
     reason: str
 
 
-def choose_backend(value: str | dict[str, Any], world_size: int) -> Choice:
+def choose_backend(
+    value: str | dict[str, Any], world_size: int, protected: str | None = None
+) -> Choice:
     """Return the backend to use and why.
 
     The rule of ``"auto"`` asks nothing of the cluster. With one worker: ``local``. With
-    several: ``horovod`` where it is installed on the driver, as its start and its steps take
-    less than the shuffle's, else ``shuffle``, which needs nothing but Spark. Any other value
-    means exactly that backend.
+    several: ``horovod`` where it is installed on the driver; else ``collective`` where MPI
+    can start from the driver, unless Spark protects its traffic, which MPI would not; else
+    ``shuffle``, which needs nothing but Spark. Any other value means exactly that backend.
+
+    Parameters
+    ----------
+    value : str or dict
+        What the Param holds.
+    world_size : int
+        Number of workers.
+    protected : str, optional
+        The setting by which Spark authenticates or encrypts its traffic, if it does.
     """
     config = from_param(value)
     if config != "auto":
         return Choice(config.create(), "chosen by the user")
-    name, reason = _automatic(world_size)
+    name, reason = _automatic(world_size, protected)
     return Choice(_config_class(name)().create(), f"auto: {reason}")
 
 
-def _automatic(world_size: int) -> tuple[str, str]:
+def _automatic(world_size: int, protected: str | None) -> tuple[str, str]:
     if world_size == 1:
         return "local", "one worker needs no communication"
     if importlib.util.find_spec("horovod") is not None:
         return "horovod", "several workers, and Horovod is installed"
-    return "shuffle", (
-        "several workers and Horovod is not installed, so gradients travel through Spark's shuffle"
-    )
+    if mpi_problem() is not None:
+        return "shuffle", (
+            "several workers, and neither Horovod nor MPI is installed, so gradients travel "
+            "through Spark's shuffle"
+        )
+    if protected is not None:
+        return "shuffle", (
+            f"several workers, and {protected} protects Spark's traffic, so gradients travel "
+            "through its shuffle"
+        )
+    return "collective", "several workers, and MPI is installed"

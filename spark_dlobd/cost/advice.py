@@ -15,7 +15,7 @@ def recommend(predictions: Sequence[Prediction], refused: Collection[str] = ()) 
 
     What only a person can choose is left out: other algorithms (parameter servers, which
     train asynchronously, and averages of weights, ``sync_every`` of the shuffle), and ports
-    that authenticate nobody (parameter servers and TensorFlow's ring).
+    through which a stranger runs code (parameter servers and TensorFlow's ring).
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ def recommend(predictions: Sequence[Prediction], refused: Collection[str] = ()) 
 
 def _against(one: Prediction) -> str | None:
     """Why only a person can choose it."""
-    if one.backend == "collective":
-        return "its ports authenticate nobody"
+    if one.label == "collective, ring":
+        return "whoever reaches its ports can run code"
     if one.backend == "parameter_server" or (one.backend == "shuffle" and one.label != "shuffle"):
         return "it trains in another way"
     return None

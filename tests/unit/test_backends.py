@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from spark_dlobd import HorovodConfig, LocalConfig, ShuffleConfig, register_back
 from spark_dlobd.backends import registry
 from spark_dlobd.backends.horovod.task import rank_environment
 from spark_dlobd.errors import ConfigurationError, ConfigurationTypeError
+from spark_dlobd.processes import mpirun
 from spark_dlobd.processes.child import ChildEnded, ChildProcess
 from spark_dlobd.spark import cores_of_master
 
@@ -66,23 +68,43 @@ def test_unknown_options_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("workers", "installed", "name", "reason"),
+    ("workers", "installed", "protected", "name", "reason"),
     [
-        (1, True, "local", "one worker needs no communication"),
-        (1, False, "local", "one worker needs no communication"),
-        (2, True, "horovod", "several workers, and Horovod is installed"),
-        (2, False, "shuffle", "Horovod is not installed, so gradients travel through Spark's"),
+        (1, "horovod mpi4py", None, "local", "one worker needs no communication"),
+        (1, "", None, "local", "one worker needs no communication"),
+        (2, "horovod mpi4py", None, "horovod", "several workers, and Horovod is installed"),
+        (2, "mpi4py", None, "collective", "several workers, and MPI is installed"),
+        (2, "mpi4py", "spark.authenticate", "shuffle", "spark.authenticate protects Spark's"),
+        (2, "", None, "shuffle", "neither Horovod nor MPI is installed, so gradients travel"),
     ],
 )
 def test_the_automatic_choice(
-    monkeypatch: pytest.MonkeyPatch, workers: int, installed: bool, name: str, reason: str
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+    installed: str,
+    protected: str | None,
+    name: str,
+    reason: str,
 ) -> None:
-    found = object() if installed else None
-    monkeypatch.setattr(registry.importlib.util, "find_spec", lambda module: found)
-    choice = registry.choose_backend("auto", workers)
+    def find_spec(module: str) -> object:
+        return object() if module in installed.split() else None
+
+    monkeypatch.setattr(registry.importlib.util, "find_spec", find_spec)
+    monkeypatch.setattr(mpirun, "find_mpirun", lambda: "mpirun")
+    choice = registry.choose_backend("auto", workers, protected)
     assert choice.backend.name == name
     assert choice.reason.startswith("auto: ") and reason in choice.reason
     assert registry.choose_backend("shuffle", 1).reason == "chosen by the user"
+
+
+@dataclass(frozen=True)
+class _Derived(HorovodConfig):
+    """Options of a backend that nobody has registered."""
+
+
+def test_a_config_of_another_backend_is_not_taken_for_the_one_it_is_made_of() -> None:
+    with pytest.raises(ConfigurationTypeError, match=r"of type _Derived"):
+        registry.to_param(_Derived())
 
 
 def test_a_name_cannot_be_taken_twice() -> None:

@@ -115,12 +115,17 @@ def test_what_only_a_person_can_choose_is_not_recommended_however_fast() -> None
     assert said.endswith("shuffle is out: Cannot be cut.")
 
 
-def test_ports_that_authenticate_nobody_are_not_recommended_however_fast() -> None:
-    able = [one("collective", 2, 1.0), one("horovod", 2, 5.0), one("local", 1, 9.0)]
+def test_ports_through_which_a_stranger_runs_code_are_not_recommended_however_fast() -> None:
+    able = [
+        one("collective", 2, 1.0, "collective, ring"),
+        one("horovod", 2, 5.0),
+        one("local", 1, 9.0),
+    ]
     best = recommend(able)
     assert best.backend == "horovod"
+    assert recommend([*able, one("collective", 2, 2.0, "collective, mpi")]).label.endswith("mpi")
     said = explain_choice(best, able, {}, ("local", 1))
-    assert "collective with 2 would take 1.0 s, but its ports authenticate nobody" in said
+    assert "collective, ring with 2 would take 1.0 s, but whoever reaches its ports can run" in said
 
 
 def test_a_worker_has_to_save_a_tenth() -> None:

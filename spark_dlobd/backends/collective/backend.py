@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from spark_dlobd.backends.allreduce.backend import AllreduceBackend
-from spark_dlobd.backends.allreduce.mpi.launch import find_mpirun, transport_used
+from spark_dlobd.backends.allreduce.mpi.launch import transport_used
 from spark_dlobd.errors import MissingDependencyError
+from spark_dlobd.processes.mpirun import mpi_problem
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -47,17 +47,3 @@ class CollectiveBackend(AllreduceBackend):
         return (
             transport_used(log_lines) if self._config.transport == "mpi" else "ring: grpc over tcp"
         )
-
-
-def mpi_problem() -> str | None:
-    """Say why MPI cannot start from here; None if it can. Imports nothing."""
-    if importlib.util.find_spec("mpi4py") is None:
-        return (
-            "transport='mpi' of CollectiveConfig needs mpi4py, which is not installed: pip "
-            "install 'spark-dlobd[mpi]' brings it with Open MPI. transport='ring' needs nothing."
-        )
-    try:
-        find_mpirun()
-    except MissingDependencyError as error:
-        return str(error)
-    return None

@@ -31,7 +31,7 @@ class HorovodBackend(AllreduceBackend):
                 "five minutes. backend='local' needs nothing."
             )
         if self._config.controller == "mpi":
-            from spark_dlobd.backends.allreduce.mpi.launch import find_mpirun
+            from spark_dlobd.processes.mpirun import find_mpirun
 
             find_mpirun()
         super().check(spark, job)

@@ -15,7 +15,7 @@ from spark_dlobd.characterize.sweep.transports import get_transport, transports_
 BACKEND_TITLES = {
     "local": "One process",
     "horovod": "Horovod",
-    "collective": "TensorFlow's ring",
+    "collective": "Collectives",
     "parameter_server": "Parameter servers",
     "shuffle": "Spark shuffle",
 }

