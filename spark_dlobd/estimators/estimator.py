@@ -70,7 +70,9 @@ class DLEstimator(Predictor[DLModel], FitSettings, MLReadable["DLEstimator"], ML
         Ends the training after the first epoch that reaches it, on all workers together:
         a metric, one of >=, >, <=, < and a number, e.g. ``"val_accuracy >= 0.985"``.
     numTrainWorkers : int, default 1
-        Workers that train together; each takes a slot.
+        Workers that train together; each takes a slot. 0 lets the library choose: one in the
+        driver, or several where the rows (which are counted), the network and the slots make
+        them pay; the report says why.
     backend : str or config object, default "auto"
         ``"auto"``, ``"local"``, ``"horovod"``, ``"collective"``, ``"parameter_server"``,
         ``"shuffle"``, or a config such as ``HorovodConfig(controller="mpi")``. ``"auto"`` is

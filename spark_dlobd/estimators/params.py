@@ -367,13 +367,13 @@ class HasLearningRate(shared.HasLearningRate):
 
 
 class HasNumTrainWorkers(shared.HasNumTrainWorkers):
-    """Param numTrainWorkers: workers that train together. Default 1."""
+    """Param numTrainWorkers: workers that train together, 0 to let a rule choose. Default 1."""
 
     numTrainWorkers: Param[int] = Param(
         Params._dummy(),
         "numTrainWorkers",
-        "workers that train together, at least 1. Default 1.",
-        typeConverter=to.integer("numTrainWorkers", 1),
+        "workers that train together; 0 lets the library choose how many. Default 1.",
+        typeConverter=to.integer("numTrainWorkers", 0),
     )
     setNumTrainWorkers = Setter(numTrainWorkers)
 

@@ -6,9 +6,10 @@ Everything that can be wrong is found here, before the first Spark job.
 from __future__ import annotations
 
 import copy
+import os
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.backends.registry import Choice, choose_backend
@@ -26,7 +27,7 @@ from spark_dlobd.job.network import Network, OutputSpec
 from spark_dlobd.job.target import Target
 from spark_dlobd.job.train_job import FitConfig, TrainJob
 from spark_dlobd.processes.worker_interpreter import prepare_workers
-from spark_dlobd.spark import protection
+from spark_dlobd.spark import protection, slots
 from spark_dlobd.training import keras_codec
 from spark_dlobd.training.monitors import (
     Watched,
@@ -107,7 +108,6 @@ def _checked(settings: FitSettings, schema: StructType) -> _Checked:
     )
     problem: Any = settings.getProblemType()
     output = keras_codec.output_spec(model, compile_config, problem)
-    _check_reduction(compile_config, settings.getNumTrainWorkers())
     check_thresholds(settings._value("thresholds"), output)
     columns = column_spec(settings, schema, model, compile_config, output)
     custom_objects = keras_codec.custom_objects_of(model, compile_config)
@@ -129,6 +129,7 @@ def untrained(settings: FitSettings, schema: StructType) -> FittedNetwork:
         Whatever is wrong, with what was expected.
     """
     checked = _checked(settings, schema)
+    _check_reduction(checked.network.compile_config, settings.getNumTrainWorkers())
     _validation(settings, schema)
     _class_weight(settings, checked.output)
     return checked.untrained
@@ -146,8 +147,9 @@ def prepare(settings: FitSettings, dataset: DataFrame) -> Prepared:
     _check_copies(settings.callbacks)
     checked = _checked(settings, dataset.schema)
     model, columns = checked.model, checked.columns
-    workers = settings.getNumTrainWorkers()
     validation = _validation(settings, dataset.schema)
+    workers, why = _workers(settings, dataset, checked)
+    _check_reduction(checked.network.compile_config, workers)
     target = Target.parse(settings.getStopWhen()) if settings.getStopWhen() else None
     waiting = _check_watched(settings.callbacks, target, model, columns, validation is not None)
     config = FitConfig(
@@ -165,6 +167,8 @@ def prepare(settings: FitSettings, dataset: DataFrame) -> Prepared:
     choice = choose_backend(
         settings.getOrDefault(settings.backend), workers, protection(dataset.sparkSession)
     )
+    if why is not None:
+        choice = replace(choice, reason=f"{choice.reason}; numTrainWorkers=0: {why}")
     backend = choice.backend
     _check_metrics(backend.name, workers, model, columns)
     _check_keeps_optimizer(backend, settings.getOptimizerState())
@@ -174,6 +178,31 @@ def prepare(settings: FitSettings, dataset: DataFrame) -> Prepared:
     request = Request(columns, settings.getCacheDir(), validation, "skip" if skips else "error")
     reader = usable_reader(_reader(settings))
     return Prepared(job, request, reader, choice, checked.untrained, target, waiting)
+
+
+def _workers(
+    settings: FitSettings, dataset: DataFrame, checked: _Checked
+) -> tuple[int, str | None]:
+    """How many workers train, and why where that was not said."""
+    given = settings.getNumTrainWorkers()
+    if given:
+        return given, None
+    from spark_dlobd.backends.workers import Room, Work, choose_workers
+    from spark_dlobd.training.work import multiply_adds
+
+    available = slots(dataset.sparkSession)
+    param = settings.getOrDefault(settings.backend)
+    several = choose_backend(param, 2, protection(dataset.sparkSession)).backend.name
+    weights, _ = keras_codec.weights_and_bytes(checked.model)
+    work = Work(
+        rows=dataset.count(),
+        epochs=settings.getEpochs(),
+        batch_size=settings.getBatchSize(),
+        multiply_adds=multiply_adds(checked.model),
+        weights=weights,
+    )
+    room = Room(available.slots, available.cores_per_task, os.cpu_count() or 1, available.is_local)
+    return choose_workers(work, room, several)
 
 
 def _reader(settings: FitSettings) -> ReaderName | None:
@@ -302,7 +331,7 @@ def _check_metrics(backend: str, workers: int, model: Any, columns: ColumnSpec) 
     check_mergeable(keras_codec.built_metrics(model, columns))
 
 
-def _check_reduction(compile_config: dict[str, Any], workers: int) -> None:
+def _check_reduction(compile_config: Mapping[str, Any], workers: int) -> None:
     """Only a mean over rows can be averaged over workers."""
     loss = compile_config.get("loss")
     config = loss.get("config") if isinstance(loss, dict) else None

@@ -42,6 +42,7 @@ class Recording:
     def __init__(self, settings: FitSettings, prepared: Prepared, began: float) -> None:
         config = prepared.job.config
         self._params = {param.name: value for param, value in settings.extractParamMap().items()}
+        self._params["numTrainWorkers"] = config.world_size  # which the rule for 0 has chosen
         self._prepared = prepared
         self._known = Settings(
             backend=prepared.choice.backend.name,

@@ -16,6 +16,7 @@ from pyspark.ml.linalg import Vectors
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from spark_dlobd.backends import workers
 from spark_dlobd.report.schema import FitReport
 from tests.spark.tiny import (
     CLASSES,
@@ -86,6 +87,21 @@ def test_every_type_of_features_trains_alike(spark: SparkSession, kind: str, con
     first = model.transform(df).first()
     assert first is not None
     assert first.prediction == pytest.approx(float((X[0] @ squares_step(X, Y))[0]), rel=1e-5)
+
+
+def test_the_library_chooses_the_number_of_workers(
+    table: DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = {"featuresCol": "features", "labelCol": "y", "numTrainWorkers": 0}
+    report = estimator(linear(), **columns).fit(table).report
+    assert report["workers"] == 1
+    assert report["backend_reason"].endswith(
+        "numTrainWorkers=0: one worker, as all slots share the cores that it can use alone"
+    )
+    monkeypatch.setattr(workers, "choose_workers", lambda *_: (2, "two in this test"))
+    report = estimator(linear(), **columns, backend="local").fit(table).report
+    assert report["workers"] == 2
+    assert report["backend_reason"] == "chosen by the user; numTrainWorkers=0: two in this test"
 
 
 def test_dense_and_sparse_vectors_in_one_column(spark: SparkSession) -> None:
