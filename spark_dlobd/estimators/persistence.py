@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
+import pyspark
+from packaging.version import Version
 from py4j.protocol import Py4JError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
 from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReader, MLWriter
@@ -138,7 +140,9 @@ class _ArchiveWriter(MLWriter):
                     written.append(name)
             # Last, because a stage without metadata is none.
             written.append(_METADATA)
-            DefaultParamsWriter.saveMetadata(self.instance, path, spark, extraMetadata=sealed)
+            DefaultParamsWriter.saveMetadata(
+                self.instance, path, _for_metadata(spark), extraMetadata=sealed
+            )
 
     def _sealed(self, files: Mapping[str, bytes], extra: dict[str, Any]) -> dict[str, Any]:
         """Metadata beside Spark's own, with the hashes of the files and of all metadata."""
@@ -147,7 +151,8 @@ class _ArchiveWriter(MLWriter):
             if files[name]:
                 own[key] = hashlib.sha256(files[name]).hexdigest()
         sealed = {"timestamp": round(time.time() * 1000), SECTION: own}
-        text = DefaultParamsWriter._get_metadata_to_save(self.instance, self.sparkSession, sealed)
+        where = _for_metadata(self.sparkSession)
+        text = DefaultParamsWriter._get_metadata_to_save(self.instance, where, sealed)
         return {**sealed, SECTION: {**own, "digest": seal(json.loads(text))}}
 
     def _content(self) -> tuple[Network | None, dict[str, Any]]:
@@ -354,6 +359,11 @@ def _metadata_text(spark: SparkSession, path: str) -> str:
     if first is None:
         raise PersistenceError(f"{folder} is empty. Save the stage again.")
     return str(first[0])
+
+
+def _for_metadata(spark: SparkSession) -> Any:
+    """What PySpark's writer of metadata takes: a session, before Spark 4 its context."""
+    return spark if Version(pyspark.__version__).major >= 4 else spark_context(spark)
 
 
 def _check_free(spark: SparkSession, path: str) -> None:
