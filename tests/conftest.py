@@ -27,6 +27,7 @@ os.environ.setdefault("SPARK_DAEMON_JAVA_OPTS", "-XX:TieredStopAtLevel=1 -XX:+Us
 # Marker to words of a test's name: `pytest -m "shuffle and not slow"`.
 _WORDS = {
     "horovod": {"horovod", "gloo", "mpi"},
+    "collective": {"collective", "ring"},
     "shuffle": {"shuffle"},
     "parameter_server": {"ps", "server", "servers"},
     "faults": {"faults", "killed", "cancelled"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -245,16 +246,18 @@ def test_mpi_transports(
     assert said in model.report["transport"]
 
 
+@pytest.mark.parametrize("backend", ["collective", "collective-mpi", "horovod"])
 @pytest.mark.parametrize(("compression", "tolerance"), [("fp16", 2e-3), ("bf16", 2e-2)])
 def test_compressed_gradients(
-    weighted: DataFrame, reference: DLModel, compression: Any, tolerance: float
+    weighted: DataFrame, reference: DLModel, backend: str, compression: Any, tolerance: float
 ) -> None:
-    model = fit(weighted, HorovodConfig(compression=compression))
+    model = fit(weighted, replace(BACKENDS[backend], compression=compression))
     np.testing.assert_allclose(model.history["loss"], reference.history["loss"], rtol=tolerance)
     assert model.history["loss"] != reference.history["loss"]
 
 
-def test_a_network_of_bfloat16_with_horovod(weighted: DataFrame) -> None:
+@pytest.mark.parametrize("backend", ["collective", "collective-mpi", "horovod"])
+def test_a_network_of_bfloat16(weighted: DataFrame, backend: str) -> None:
     def network() -> Any:
         keras.utils.set_random_seed(2)
         layers = [
@@ -265,14 +268,17 @@ def test_a_network_of_bfloat16_with_horovod(weighted: DataFrame) -> None:
         return keras.Sequential([keras.Input((5,), dtype="bfloat16"), *layers])
 
     settings: dict[str, Any] = {"epochs": 1, "optimizer": "sgd"}
-    ours = fit(weighted, HorovodConfig(), model=network(), **settings)
+    ours = fit(weighted, BACKENDS[backend], model=network(), **settings)
     theirs = fit(weighted, LocalConfig(), model=network(), **settings)
     for name in ("loss", "val_loss"):
         np.testing.assert_allclose(ours.history[name], theirs.history[name], rtol=3e-2)
 
 
-def test_accumulated_gradients_update_once_per_group_of_steps(weighted: DataFrame) -> None:
-    config = HorovodConfig(gradient_accumulation_steps=7)
+@pytest.mark.parametrize("backend", ["collective", "collective-mpi", "horovod"])
+def test_accumulated_gradients_update_once_per_group_of_steps(
+    weighted: DataFrame, backend: str
+) -> None:
+    config = replace(BACKENDS[backend], gradient_accumulation_steps=7)
     model = fit(weighted, config, optimizer="sgd", epochs=1, shuffle=False)
     whole = fit(weighted, LocalConfig(), optimizer="sgd", epochs=1, shuffle=False, batchSize=169)
     assert model.report["steps_per_epoch"] == 7

@@ -109,8 +109,9 @@ class MpiGroup(RankGroup):
 
 
 def _summed(communicator: Any, array: NDArray[Any]) -> NDArray[Any]:
-    # MPI knows no float16 and no bool: what is small anyway is added in a type that it knows
-    wide = array.astype(np.float32) if array.dtype == np.float16 else array
+    # MPI knows neither halves nor bools: such arrays are small, and added in a type it knows
+    half = array.dtype.itemsize == 2 and array.dtype.kind not in "iu"
+    wide = array.astype(np.float32) if half else array
     wide = wide.astype(np.int32) if wide.dtype == np.bool_ else wide
     received = np.empty_like(wide)
     communicator.Allreduce(wide, received)
