@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+import pyspark
 
 from spark_dlobd.errors import ConfigurationError, ResourceError
 
@@ -80,6 +83,15 @@ class WorkerPython:
     sql_setting: str | None
     named: str | None
     is_local: bool
+
+
+def in_spark_thread(spark: SparkSession, function: Callable[[], None]) -> Callable[[], None]:
+    """Wrap what a thread runs, so that its jobs have the local properties of this thread."""
+    from pyspark import inheritable_thread_target
+
+    if pyspark.__version__.startswith("3."):
+        return cast(Callable[[], None], inheritable_thread_target(function))
+    return cast(Callable[[], None], inheritable_thread_target(spark)(function))
 
 
 def protection(spark: SparkSession) -> str | None:

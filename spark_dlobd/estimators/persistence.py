@@ -15,7 +15,6 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import pyspark
-from packaging.version import Version
 from py4j.protocol import Py4JError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
 from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReader, MLWriter
@@ -363,7 +362,7 @@ def _metadata_text(spark: SparkSession, path: str) -> str:
 
 def _for_metadata(spark: SparkSession) -> Any:
     """What PySpark's writer of metadata takes: a session, before Spark 4 its context."""
-    return spark if Version(pyspark.__version__).major >= 4 else spark_context(spark)
+    return spark_context(spark) if pyspark.__version__.startswith("3.") else spark
 
 
 def _check_free(spark: SparkSession, path: str) -> None:

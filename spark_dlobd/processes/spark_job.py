@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from spark_dlobd.spark import spark_context
+from spark_dlobd.spark import in_spark_thread, spark_context
 
 if TYPE_CHECKING:
     from pyspark import SparkContext
@@ -37,15 +37,13 @@ class SparkJob:
         tag: str,
         description: str | None = None,
     ) -> None:
-        from pyspark import inheritable_thread_target
-
         self._context = spark_context(spark)
         self._tag = tag
         self._action = action
         self._description = description
         self.rows: list[bytes] = []
         self.error: BaseException | None = None
-        target = inheritable_thread_target(spark)(self._run)
+        target = in_spark_thread(spark, self._run)
         self._thread = threading.Thread(target=target, name=tag, daemon=True)
 
     def _run(self) -> None:
