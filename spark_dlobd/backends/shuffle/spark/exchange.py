@@ -8,9 +8,12 @@ for all stages that run it.
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
+
+import pyspark
 
 if TYPE_CHECKING:
     from pyspark import SparkContext
@@ -55,11 +58,10 @@ class Exchange:
 
     def function(self, stage: StageFunction) -> Any:
         """Pickle what a stage runs, for any number of stages."""
-        from pyspark.core.rdd import _wrap_function
         from pyspark.serializers import NoOpSerializer
 
         raw = NoOpSerializer()  # type: ignore[no-untyped-call]
-        return _wrap_function(self._context, stage, raw, raw)
+        return _private("_wrap_function", "core.rdd")(self._context, stage, raw, raw)
 
     def chain(self, stages: Iterable[tuple[str, Any]]) -> Chain:
         """Join stages; the records of the last are what the chain collects.
@@ -92,6 +94,12 @@ class Exchange:
         self._places.unpersist(False)
 
 
+def _private(name: str, module: str) -> Any:
+    """A function of PySpark; before Spark 4 all of them were in one module."""
+    module = "rdd" if pyspark.__version__.startswith("3.") else module
+    return getattr(importlib.import_module(f"pyspark.{module}"), name)
+
+
 class Chain:
     """One Spark job."""
 
@@ -104,14 +112,13 @@ class Chain:
     def collect(self) -> list[bytes]:
         """Run the job; one record per yield of the last stage."""
         from pyspark.serializers import NoOpSerializer
-        from pyspark.util import _load_from_socket
 
         # as RDD.collect does, which would call the stage "collect at ..."
         self._context._jsc.setCallSite(self._name)
         jvm: Any = self._context._jvm
         served = jvm.PythonRDD.collectAndServe(self._last)
         raw = NoOpSerializer()  # type: ignore[no-untyped-call]
-        records: Any = _load_from_socket(served, raw)
+        records: Any = _private("_load_from_socket", "util")(served, raw)
         if not isinstance(records, AbstractContextManager):  # in Spark 4.0
             return list(records)
         with records as stream:
