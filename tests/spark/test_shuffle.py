@@ -389,15 +389,22 @@ def test_an_optimizer_that_cannot_be_cut_is_refused_before_any_job(table: DataFr
     assert_close(both(table, config, optimizer=Centralized(0.1), numTrainWorkers=1))
 
 
-def test_auto_takes_it_where_horovod_is_not_installed(
-    table: DataFrame, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("missing", "backend", "reason"),
+    [
+        ("horovod", "collective", "auto: several workers, and MPI is installed"),
+        ("horovod mpi4py", "shuffle", "auto: several workers, and neither Horovod nor MPI is"),
+    ],
+)
+def test_auto_takes_what_is_installed(
+    table: DataFrame, monkeypatch: pytest.MonkeyPatch, missing: str, backend: str, reason: str
 ) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,
         "find_spec",
-        lambda name, package=None: None if name == "horovod" else found(name, package),
+        lambda name, package=None: None if name in missing.split() else found(name, package),
     )
     model = estimator("auto").fit(table)
-    assert model.report["backend"] == "shuffle"
-    assert model.report["backend_reason"].startswith("auto: several workers and Horovod is not")
+    assert model.report["backend"] == backend
+    assert model.report["backend_reason"].startswith(reason)
