@@ -16,6 +16,10 @@ ALIKE = ("keras", "numpy", "petastorm", "pyarrow")
 """Distributions whose versions have to be equal on all workers."""
 # Objects of numpy and networks of Keras travel, and both change their form between minors.
 _TRAVEL = ("numpy", "keras")
+_INSTEAD = {
+    "petastorm": " or set reader='pyarrow'",
+    "mpi4py": " or use CollectiveConfig(transport='ring')",
+}
 # Where petastorm breaks: it names classes that newer ones do not have.
 _PETASTORM_BELOW = {"pyarrow": 15, "numpy": 2}
 
@@ -31,15 +35,17 @@ def versions(names: Iterable[str]) -> dict[str, str]:
     return {"python": platform.python_version(), **{name: _version(name) for name in names}}
 
 
-def driver_versions(reader: str) -> dict[str, str]:
+def driver_versions(reader: str, *needed: str) -> dict[str, str]:
     """What workers have to compare with theirs before they open what the driver pickled.
 
     Parameters
     ----------
     reader : {"petastorm", "pyarrow"}
         The library through which they are to read rows.
+    *needed : str
+        Further distributions that have to be there, of whatever version.
     """
-    names = (*_TRAVEL, *(("petastorm",) if reader == "petastorm" else ()))
+    names = (*_TRAVEL, *(("petastorm",) if reader == "petastorm" else ()), *needed)
     return {name: _version(name) for name in names}
 
 
@@ -54,7 +60,7 @@ def check_versions(driver: Mapping[str, str]) -> None:
     for name, theirs in driver.items():
         ours = _version(name)
         if ours == MISSING or (name in _TRAVEL and _minor(ours) != _minor(theirs)):
-            advice = " or set reader='pyarrow'" if name == "petastorm" else ""
+            advice = _INSTEAD.get(name, "")
             raise WorkersDisagreeError(
                 f"{name} is {ours} on {socket.gethostname()}, the driver has {theirs}. Give the "
                 f"driver and all executors the same environment{advice}; spark-dlobd doctor "

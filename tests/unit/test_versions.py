@@ -51,6 +51,15 @@ def test_another_package_is_named_with_its_host(
     assert advice in text
 
 
+def test_a_worker_without_mpi_hears_what_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    here(monkeypatch, mpi4py="4.1.2")
+    driver = driver_versions("pyarrow", "mpi4py")
+    assert driver == {"numpy": DRIVER["numpy"], "keras": DRIVER["keras"], "mpi4py": "4.1.2"}
+    here(monkeypatch, mpi4py="not installed")
+    with pytest.raises(WorkersDisagreeError, match=r"mpi4py is not .*CollectiveConfig\(transport="):
+        check_versions(driver)
+
+
 def test_versions_of_this_environment() -> None:
     found = versions(["numpy", "no-such-package"])
     assert found["no-such-package"] == "not installed"

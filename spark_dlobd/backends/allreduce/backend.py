@@ -31,6 +31,11 @@ class AllreduceBackend:
         self._config = config
 
     @property
+    def needed(self) -> tuple[str, ...]:
+        """Distributions that every worker has to have, besides those of every backend."""
+        return ()
+
+    @property
     def program(self) -> str:
         """Module that a rank runs."""
         raise NotImplementedError
@@ -88,7 +93,7 @@ class AllreduceBackend:
         config = self._config.picklable()
         payload = cloudpickle.dumps((job, data, config))
         cores = slots(spark).cores_per_task
-        versions = driver_versions(data.reader)
+        versions = driver_versions(data.reader, *self.needed)
 
         def make_task(run_id: str, server: EventServer) -> GangFunction:
             task = GangTask(run_id, server.address, payload, config, cores, versions, self.program)

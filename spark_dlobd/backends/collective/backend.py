@@ -29,6 +29,11 @@ class CollectiveBackend(AllreduceBackend):
         chosen = config.transport or ("ring" if mpi_problem() else "mpi")
         super().__init__(replace(config, transport=chosen))
 
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """MPI's binding, where MPI carries the gradients."""
+        return ("mpi4py",) if self._config.transport == "mpi" else ()
+
     def check(self, spark: SparkSession, job: TrainJob) -> None:
         """Check that MPI, if it was asked for, and slots are there."""
         if self._config.transport == "mpi" and (problem := mpi_problem()):
