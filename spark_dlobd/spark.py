@@ -50,13 +50,27 @@ def spark_context(spark: SparkSession) -> SparkContext:
     ConfigurationError
         If the session is a Spark Connect client, which has none.
     """
-    if type(spark).__module__.startswith("pyspark.sql.connect"):
+    if is_connect(spark):
         raise ConfigurationError(
-            "The DataFrame belongs to a Spark Connect session, which offers no barrier stages "
-            "with task addresses. Train and score in a classic session: "
-            "SparkSession.builder.master(...).getOrCreate()."
+            "This needs a classic session, and the DataFrame belongs to a Spark Connect session. "
+            "Workers of a fit tell the driver how far they have come, over a connection that they "
+            "open to it, and a Connect client is no driver that they could reach. Do it in a "
+            "classic session, SparkSession.builder.master(...).getOrCreate(), and save the model "
+            "there: transform, save and load work with Spark Connect."
         )
     return spark.sparkContext
+
+
+def is_connect(spark: SparkSession) -> bool:
+    """Whether a session is a Spark Connect client, which has neither context nor JVM."""
+    return type(spark).__module__.startswith("pyspark.sql.connect")
+
+
+def cores_per_task(spark: SparkSession) -> int:
+    """``spark.task.cpus``, also with Spark Connect."""
+    if is_connect(spark):
+        return int(spark.conf.get("spark.task.cpus", "1") or 1)
+    return slots(spark).cores_per_task
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,11 @@ from spark_dlobd.processes.tensorflow_import import import_tensorflow
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
-    from pyspark import Broadcast
     from pyspark.sql import DataFrame
 
     from spark_dlobd.estimators.network import FittedNetwork
     from spark_dlobd.estimators.params import PredictionParams
-    from spark_dlobd.estimators.scoring import PayloadCache
+    from spark_dlobd.estimators.scoring import Payload, PayloadCache
 
 _SCHEMA = "names string, states binary, counts boolean"
 _NETWORKS_KEPT = 2
@@ -70,7 +69,7 @@ def evaluate(
     from spark_dlobd.data.materialize import map_valid_rows
     from spark_dlobd.estimators.columns import check_dataset, column_spec
     from spark_dlobd.processes.worker_interpreter import prepare_workers
-    from spark_dlobd.spark import slots, spark_context
+    from spark_dlobd.spark import slots
     from spark_dlobd.training import keras_codec
     from spark_dlobd.training.metric_states import check_mergeable
 
@@ -82,7 +81,7 @@ def evaluate(
     columns = column_spec(stage, dataset.schema, network, config, fitted.output)
     check_mergeable(keras_codec.built_metrics(network, columns))
     prepare_workers(dataset.sparkSession)
-    broadcast, digest = cache.get(spark_context(dataset.sparkSession), fitted.network)
+    sent, digest = cache.get(dataset.sparkSession, fitted.network)
     plan = EvaluationPlan(
         digest,
         config,
@@ -90,7 +89,7 @@ def evaluate(
         stage.getPredictBatchSize(),
         slots(dataset.sparkSession).cores_per_task,
     )
-    function = partial(evaluate_batches, plan=plan, payload=broadcast)
+    function = partial(evaluate_batches, plan=plan, payload=sent)
     invalid: InvalidRows = "skip" if stage.getHandleInvalid() == "skip" else "error"
     found = map_valid_rows(dataset, columns, invalid, function, _SCHEMA)
     for row in found:
@@ -132,7 +131,7 @@ def merged_metrics(network: Any, states: Sequence[Sequence[NDArray[Any]]]) -> di
 
 
 def evaluate_batches(
-    batches: Iterable[pa.RecordBatch], plan: EvaluationPlan, payload: Broadcast[bytes]
+    batches: Iterable[pa.RecordBatch], plan: EvaluationPlan, payload: Payload
 ) -> Iterator[pa.RecordBatch]:
     """Runs on each worker. States of the metrics after all rows of one task; none without rows."""
     import pyarrow as pa
@@ -195,7 +194,7 @@ def _all_of(
     yield from rest
 
 
-def _network_of(plan: EvaluationPlan, payload: Broadcast[bytes]) -> Any:
+def _network_of(plan: EvaluationPlan, payload: Payload) -> Any:
     """Runs on each worker. The compiled network; built once per process."""
     import pickle
 

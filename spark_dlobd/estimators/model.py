@@ -37,7 +37,7 @@ from spark_dlobd.estimators.summary import TrainingSummary
 from spark_dlobd.job.columns import TensorColumn
 from spark_dlobd.job.network import Network, OutputSpec
 from spark_dlobd.processes.worker_interpreter import prepare_workers
-from spark_dlobd.spark import slots, spark_context
+from spark_dlobd.spark import cores_per_task, is_connect
 
 if TYPE_CHECKING:
     from pyspark.ml.base import Estimator
@@ -392,22 +392,23 @@ class DLModel(
         columns = self._outputs(fitted.output)
         if not columns:
             return dataset
-        prepare_workers(dataset.sparkSession)
-        context = spark_context(dataset.sparkSession)
-        broadcast, digest = self._payload.get(context, fitted.network)
+        spark = dataset.sparkSession
+        if not is_connect(spark):
+            prepare_workers(spark)
+        payload, digest = self._payload.get(spark, fitted.network)
         plan = ScoringPlan(
             digest=digest,
             features=column,
             output=fitted.output,
             fields=tuple(columns),
             batch_size=self.getPredictBatchSize(),
-            threads=slots(dataset.sparkSession).cores_per_task,
+            threads=cores_per_task(spark),
             thresholds=tuple(self._value("thresholds") or ()) or None,
             handle_invalid="skip" if self.getHandleInvalid() == "skip" else "error",
         )
         rows = scored_expression(dataset.schema, column)
         scored = f"{self.uid}_scored"
-        result = dataset.withColumn(scored, scoring_udf(plan, broadcast)(rows))
+        result = dataset.withColumn(scored, scoring_udf(plan, payload)(rows))
         if plan.handle_invalid == "skip":
             result = result.filter(valid_expression(scored))
         outputs = [

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
@@ -21,11 +20,29 @@ from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReader, 
 
 from spark_dlobd.errors import ModelError, PersistenceError
 from spark_dlobd.estimators.network import FittedNetwork
+from spark_dlobd.estimators.stage_files import (
+    METADATA,
+    MODEL_FILE,
+    already_there,
+    check_free,
+    java_message,
+    metadata_text,
+    read_bytes,
+    undone_on_failure,
+    write_bytes,
+)
 from spark_dlobd.estimators.stage_metadata import FORMAT, SECTION, parse, seal
+from spark_dlobd.estimators.stage_tables import (
+    read_file,
+    read_line,
+    read_table,
+    write_line,
+    write_table,
+)
 from spark_dlobd.job.columns import TensorColumn, numpy_dtype
 from spark_dlobd.job.network import Network, OutputSpec, ProblemType
 from spark_dlobd.processes.tensorflow_import import import_keras
-from spark_dlobd.spark import spark_context
+from spark_dlobd.spark import is_connect, spark_context
 from spark_dlobd.training.archive import check_archive
 from spark_dlobd.training.custom_objects import CustomObjects
 from spark_dlobd.training.optimizer_state import check_optimizer_state
@@ -33,71 +50,8 @@ from spark_dlobd.training.optimizer_state import check_optimizer_state
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_FILE = "model.keras"
-_METADATA = "metadata"
 _OPTIMIZER_FILE = "optimizer.npz"
-_HASHES = {"model_sha256": _FILE, "optimizer_sha256": _OPTIMIZER_FILE}
-_CHUNK_BYTES = 4 << 20
-
-
-def write_bytes(spark: SparkSession, path: str, data: bytes) -> None:
-    """Runs on the driver. Write a file through Hadoop's FileSystem, whole or not at all.
-
-    Raises
-    ------
-    PersistenceError
-        If it cannot be written.
-    """
-    try:
-        file_system, where = _open_file_system(spark, path)
-        stream = file_system.create(where, False)
-        try:
-            try:
-                for start in range(0, len(data), _CHUNK_BYTES):
-                    stream.write(bytearray(data[start : start + _CHUNK_BYTES]))
-            finally:
-                stream.close()
-        except BaseException:
-            _discard(file_system, where)
-            raise
-    except Py4JError as error:
-        raise PersistenceError(f"Cannot write {path}: {_java_message(error)}") from error
-
-
-def _discard(file_system: Any, where: Any) -> None:
-    """Delete what was written of a file.
-
-    On a full disk Hadoop's close leaves a local file open, and a file that is deleted while it
-    is open keeps its room: the next save, however small, would fail too. So it is emptied first.
-    """
-    try:
-        if file_system.getUri().getScheme() == "file":
-            file_system.create(where, True).close()
-    finally:
-        file_system.delete(where, False)
-
-
-def read_bytes(spark: SparkSession, path: str) -> bytes:
-    """Runs on the driver. Read a file through Hadoop's FileSystem.
-
-    Raises
-    ------
-    PersistenceError
-        If it is not there or cannot be read.
-    """
-    try:
-        file_system, where = _open_file_system(spark, path)
-        if not file_system.exists(where):
-            raise PersistenceError(
-                f"{path} does not exist. Was the stage saved completely, and by this library?"
-            )
-        stream = file_system.open(where)
-        try:
-            return b"".join(_chunks(stream))
-        finally:
-            stream.close()
-    except Py4JError as error:
-        raise PersistenceError(f"Cannot read {path}: {_java_message(error)}") from error
+_HASHES = {"model_sha256": MODEL_FILE, "optimizer_sha256": _OPTIMIZER_FILE}
 
 
 class _ArchiveWriter(MLWriter):
@@ -120,32 +74,55 @@ class _ArchiveWriter(MLWriter):
         try:
             super().save(path)
         except (Py4JError, PySparkException) as error:
-            raise PersistenceError(f"Cannot save to {path}: {_java_message(error)}") from error
+            raise PersistenceError(f"Cannot save to {path}: {java_message(error)}") from error
 
     def saveImpl(self, path: str) -> None:
         network, extra = self._content()
         extra["compile_config"] = {} if network is None else dict(network.compile_config)
         spark = self.sparkSession
         files = {
-            _FILE: b"" if network is None else network.archive,
+            MODEL_FILE: b"" if network is None else network.archive,
             _OPTIMIZER_FILE: b"" if network is None else network.optimizer_state,
         }
+        if is_connect(spark):
+            self._write_tables(spark, path.rstrip("/"), files, extra)
+            return
         sealed = self._sealed(files, extra)
-        _check_free(spark, path)
-        with _undone_on_failure(spark, path) as written:
+        check_free(spark, path)
+        with undone_on_failure(spark, path) as written:
             for name, content in files.items():
                 if content:
                     write_bytes(spark, f"{path.rstrip('/')}/{name}", content)
                     written.append(name)
             # Last, because a stage without metadata is none.
-            written.append(_METADATA)
+            written.append(METADATA)
             DefaultParamsWriter.saveMetadata(
                 self.instance, path, _for_metadata(spark), extraMetadata=sealed
             )
 
+    def _handleOverwrite(self, path: str) -> None:
+        # with Spark Connect there is no JVM to ask: each folder of the stage is overwritten
+        if not is_connect(self.sparkSession):
+            super()._handleOverwrite(path)
+
+    def _write_tables(
+        self, spark: SparkSession, path: str, files: Mapping[str, bytes], extra: dict[str, Any]
+    ) -> None:
+        """Write the stage through DataFrames; without metadata, the last of it, it is none."""
+        overwrite = self.shouldOverwrite
+        folder = f"{path}/{METADATA}"
+        if not overwrite and read_line(spark, folder) is not None:
+            raise already_there(path, METADATA)
+        sealed = self._sealed(files, {**extra, "tables": True})
+        for name, content in files.items():
+            if content:
+                write_table(spark, f"{path}/{name}.parquet", content, overwrite)
+        text = DefaultParamsWriter._get_metadata_to_save(self.instance, spark, sealed)
+        write_line(spark, folder, text, overwrite)
+
     def _sealed(self, files: Mapping[str, bytes], extra: dict[str, Any]) -> dict[str, Any]:
         """Metadata beside Spark's own, with the hashes of the files and of all metadata."""
-        own = {"format": FORMAT, "has_model": bool(files[_FILE]), **extra}
+        own = {"format": FORMAT, "has_model": bool(files[MODEL_FILE]), **extra}
         for key, name in _HASHES.items():
             if files[name]:
                 own[key] = hashlib.sha256(files[name]).hexdigest()
@@ -177,7 +154,6 @@ class _ArchiveReader(MLReader[Any]):
             custom object is not registered.
         """
         spark = self.sparkSession
-        spark_context(spark)
         try:
             return self._load(spark, path.rstrip("/"))
         except PersistenceError:
@@ -186,12 +162,12 @@ class _ArchiveReader(MLReader[Any]):
             # What is damaged fails in as many ways as there are parts of Spark and Python.
             raise PersistenceError(
                 f"{path} does not hold a {self.cls.__name__} that can be read: "
-                f"{type(error).__name__}: {_java_message(error)}"
+                f"{type(error).__name__}: {java_message(error)}"
             ) from error
 
     def _load(self, spark: SparkSession, path: str) -> Any:
         name = f"{self.cls.__module__}.{self.cls.__name__}"
-        metadata = parse(_metadata_text(spark, path), path, name, self._KEYS)
+        metadata = parse(_metadata_of(spark, path), path, name, self._KEYS)
         extra = metadata[SECTION]
         instance = self.cls()
         _check_params(instance, metadata, path)
@@ -205,12 +181,13 @@ class _ArchiveReader(MLReader[Any]):
     def _network(
         self, spark: SparkSession, path: str, extra: dict[str, Any], objects: CustomObjects
     ) -> Network:
-        archive = read_bytes(spark, f"{path}/{_FILE}")
+        tables = bool(extra.get("tables"))
+        archive = _content_of(spark, f"{path}/{MODEL_FILE}", tables)
         _check_model_file(archive, extra.get("model_sha256"), path)
         state = b""
         if "optimizer_sha256" in extra:
             where = f"{path}/{_OPTIMIZER_FILE}"
-            state = read_bytes(spark, where)
+            state = _content_of(spark, where, tables)
             _check_hash(state, extra["optimizer_sha256"], where)
             check_optimizer_state(state, where)
         return Network(archive, extra["compile_config"], objects, state)
@@ -333,10 +310,10 @@ def _check_model_file(archive: bytes, saved: str | None, path: str) -> None:
         check_archive(archive)
     except ModelError as error:
         raise PersistenceError(
-            f"{path}/{_FILE} is damaged, or no file of Keras. {error}"
+            f"{path}/{MODEL_FILE} is damaged, or no file of Keras. {error}"
         ) from error
     if saved is not None:
-        _check_hash(archive, saved, f"{path}/{_FILE}")
+        _check_hash(archive, saved, f"{path}/{MODEL_FILE}")
 
 
 def _check_hash(content: bytes, saved: str, path: str) -> None:
@@ -347,76 +324,25 @@ def _check_hash(content: bytes, saved: str, path: str) -> None:
         )
 
 
-def _metadata_text(spark: SparkSession, path: str) -> str:
-    folder = f"{path}/{_METADATA}"
-    file_system, where = _open_file_system(spark, folder)
-    if not file_system.exists(where):
+def _metadata_of(spark: SparkSession, path: str) -> str:
+    if not is_connect(spark):
+        return metadata_text(spark, path)
+    line = read_line(spark, f"{path}/{METADATA}")
+    if line is None:
         raise PersistenceError(
-            f"{folder} does not exist. Was the stage saved completely, and by this library?"
+            f"{path}/{METADATA} does not exist. Was the stage saved completely, and by this "
+            "library?"
         )
-    first = spark.read.text(folder).first()
-    if first is None:
-        raise PersistenceError(f"{folder} is empty. Save the stage again.")
-    return str(first[0])
+    return line
+
+
+def _content_of(spark: SparkSession, path: str, tables: bool) -> bytes:
+    """A file of a stage, however it was written."""
+    if tables:
+        return read_table(spark, f"{path}.parquet")
+    return read_file(spark, path) if is_connect(spark) else read_bytes(spark, path)
 
 
 def _for_metadata(spark: SparkSession) -> Any:
     """What PySpark's writer of metadata takes: a session, before Spark 4 its context."""
     return spark_context(spark) if pyspark.__version__.startswith("3.") else spark
-
-
-def _check_free(spark: SparkSession, path: str) -> None:
-    for name in (_METADATA, _FILE):
-        file_system, where = _open_file_system(spark, f"{path.rstrip('/')}/{name}")
-        if file_system.exists(where):
-            raise PersistenceError(
-                f"{path} already exists: it holds {name}. Choose another path, or use "
-                "write().overwrite().save(path)."
-            )
-
-
-@contextmanager
-def _undone_on_failure(spark: SparkSession, path: str) -> Iterator[list[str]]:
-    """Remove the files in the list, and the folders that were made for them."""
-    written: list[str] = []
-    file_system, folder = _open_file_system(spark, path)
-    made = []
-    while folder is not None and not file_system.exists(folder):
-        made.append(folder)
-        folder = folder.getParent()
-    try:
-        yield written
-    except BaseException as error:
-        try:
-            for name in reversed(written):
-                file_system.delete(_open_file_system(spark, f"{path.rstrip('/')}/{name}")[1], True)
-            for folder in made:
-                if file_system.exists(folder) and not file_system.listStatus(folder):
-                    file_system.delete(folder, False)
-        except Py4JError as left:
-            raise PersistenceError(
-                f"Cannot save to {path}: {_java_message(error)} Nor can what was written be "
-                f"removed: {_java_message(left)} Delete {path}."
-            ) from error
-        raise
-
-
-def _open_file_system(spark: SparkSession, path: str) -> tuple[Any, Any]:
-    context = spark_context(spark)
-    where = context._jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
-    return where.getFileSystem(context._jsc.hadoopConfiguration()), where
-
-
-def _chunks(stream: Any) -> Iterable[bytes]:
-    while chunk := bytes(stream.readNBytes(_CHUNK_BYTES)):
-        yield chunk
-
-
-def _java_message(error: BaseException) -> str:
-    """What the JVM said last about its reason; for other errors their text."""
-    cause = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
-    if cause is None:
-        return str(error)
-    while cause.getCause() is not None:
-        cause = cause.getCause()
-    return str(cause.toString())

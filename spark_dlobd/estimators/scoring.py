@@ -9,7 +9,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from pyspark.sql import types as T
 from pyspark.sql.pandas.functions import pandas_udf
 
 from spark_dlobd.errors import ConfigurationError, DLError, ModelError
+from spark_dlobd.estimators.artifact import add_artifact
 from spark_dlobd.estimators.features import encode_rows, invalid_error
 from spark_dlobd.estimators.outputs import (
     Array,
@@ -39,12 +40,21 @@ from spark_dlobd.processes.worker_interpreter import (
     require_version,
     worker_problem,
 )
+from spark_dlobd.spark import is_connect
 from spark_dlobd.training.custom_objects import CustomObjects
 from spark_dlobd.wording import useful_part
 
 if TYPE_CHECKING:
-    from pyspark import Broadcast, SparkContext
-    from pyspark.sql import Column
+    from pyspark.sql import Column, SparkSession
+
+
+class Payload(Protocol):
+    """What workers read a network from: a broadcast or an artifact."""
+
+    @property
+    def value(self) -> bytes:
+        """The bytes. Runs on each worker."""
+
 
 Forward = Callable[[Array], Array]
 """A built network: rows to outputs."""
@@ -92,16 +102,24 @@ class ScoringPlan:
 
 
 class PayloadCache:
-    """Broadcast of one network: made when first asked for, shared by copies, never pickled."""
+    """One network on its way to the workers: sent when first asked for, never pickled.
+
+    By a broadcast; where a session has none, with Spark Connect, as an artifact of it. Copies
+    share it.
+    """
 
     def __init__(self) -> None:
-        self._known: tuple[SparkContext, Broadcast[bytes], str] | None = None
+        self._known: tuple[Any, Payload, str] | None = None
 
-    def get(self, context: SparkContext, network: Network) -> tuple[Broadcast[bytes], str]:
-        """Runs on the driver. The broadcast and the hash of its content."""
-        if self._known is None or self._known[0] is not context:
+    def get(self, spark: SparkSession, network: Network) -> tuple[Payload, str]:
+        """Runs on the driver. What workers read the network from, and the hash of its content."""
+        owner: Any = spark if is_connect(spark) else spark.sparkContext
+        if self._known is None or self._known[0] is not owner:
             payload, digest = network_payload(network)
-            self._known = (context, context.broadcast(payload), digest)
+            sent: Payload = (
+                add_artifact(spark, payload) if owner is spark else owner.broadcast(payload)
+            )
+            self._known = (owner, sent, digest)
         return self._known[1:]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -163,7 +181,7 @@ def _unless_failed(scored: str, value: Column) -> Column:
     return F.when(failure.isNull(), value).otherwise(F.raise_error(failure))
 
 
-def scoring_udf(plan: ScoringPlan, payload: Broadcast[bytes]) -> Any:
+def scoring_udf(plan: ScoringPlan, payload: Payload) -> Any:
     """Runs on the driver. UDF of one features column to a struct of outputs.
 
     It counts as nondeterministic, which keeps the optimizer from copying it into
@@ -180,7 +198,7 @@ def scoring_udf(plan: ScoringPlan, payload: Broadcast[bytes]) -> Any:
 def score_batches(
     batches: Iterator[pd.Series[Any]],
     plan: ScoringPlan,
-    payload: Broadcast[bytes],
+    payload: Payload,
     version: str | None = None,
 ) -> Iterator[pd.DataFrame]:
     """Runs on each worker. Score Arrow batches, `_FRAME_ROWS` rows at a time.
@@ -234,7 +252,7 @@ def _failed(rows: int, plan: ScoringPlan, text: str) -> pd.DataFrame:
     )
 
 
-def network_of(plan: ScoringPlan, payload: Broadcast[bytes]) -> Forward:
+def network_of(plan: ScoringPlan, payload: Payload) -> Forward:
     """Runs on each worker. The built network; built once per process."""
     network = _networks.get(plan.digest)
     if network is None:

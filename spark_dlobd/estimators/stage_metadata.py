@@ -19,8 +19,14 @@ _SPARK_KEYS: dict[str, type] = {
     "defaultParamMap": dict,
 }
 _OWN_KEYS: dict[str, type] = {"has_model": bool, "custom_objects": list, "compile_config": dict}
-# Stages saved by the first versions lack them, and not every stage has every file.
-_SEALS: dict[str, type] = {"digest": str, "model_sha256": str, "optimizer_sha256": str}
+# Stages saved by the first versions lack the seals, not every stage has every file, and only
+# those saved with Spark Connect have tables in place of files.
+_OPTIONAL: dict[str, type] = {
+    "digest": str,
+    "model_sha256": str,
+    "optimizer_sha256": str,
+    "tables": bool,
+}
 
 
 def seal(metadata: Mapping[str, Any]) -> str:
@@ -82,7 +88,7 @@ def parse(text: str, path: str, expected_class: str, keys: Mapping[str, type]) -
     _check_class(metadata.get("class"), path, expected_class)
     _check_keys(metadata, _SPARK_KEYS, {}, f"{path}/metadata", others=True)
     expected = {"format": int, **_OWN_KEYS, **keys}
-    _check_keys(own, expected, _SEALS, f"{path}/metadata: {SECTION}", others=False)
+    _check_keys(own, expected, _OPTIONAL, f"{path}/metadata: {SECTION}", others=False)
     if "digest" in own and own["digest"] != seal(metadata):
         raise PersistenceError(
             f"{path}/metadata is not as it was saved: its content does not match its digest. "

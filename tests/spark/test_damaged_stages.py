@@ -21,7 +21,7 @@ from pyspark.sql import SparkSession
 
 from spark_dlobd import DLEstimator, DLModel
 from spark_dlobd.errors import ConfigurationError, PersistenceError
-from spark_dlobd.estimators import persistence
+from spark_dlobd.estimators import stage_files
 from tests.small_disk import small_disk
 from tests.spark.tiny import estimator, linear
 
@@ -230,14 +230,14 @@ class FullDisk:
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    opened = persistence._open_file_system
+    opened = stage_files._open_file_system
 
     def open_full(*where: Any) -> tuple[Any, Any]:
         system, path = opened(*where)
         return FullDisk(system), path
 
-    monkeypatch.setattr(persistence, "_open_file_system", open_full)
-    monkeypatch.setattr(persistence, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(stage_files, "_open_file_system", open_full)
+    monkeypatch.setattr(stage_files, "_CHUNK_BYTES", 1000)
     return monkeypatch
 
 

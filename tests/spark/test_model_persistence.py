@@ -16,7 +16,7 @@ from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import SparkSession
 
 from spark_dlobd.errors import ConfigurationError, PersistenceError
-from spark_dlobd.estimators import persistence
+from spark_dlobd.estimators import stage_files
 from spark_dlobd.estimators.model import DLModel
 from tests.id_network import IDS, id_network
 
@@ -128,17 +128,17 @@ def test_a_model_without_network_is_not_saved(spark: SparkSession, tmp_path: Pat
 def test_files_travel_in_chunks(
     spark: SparkSession, tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(persistence, "_CHUNK_BYTES", 10)
+    monkeypatch.setattr(stage_files, "_CHUNK_BYTES", 10)
     data = bytes(range(256))[256 - size :]
-    persistence.write_bytes(spark, f"{tmp_path}/file", data)
-    assert persistence.read_bytes(spark, f"file://{tmp_path}/file") == data
+    stage_files.write_bytes(spark, f"{tmp_path}/file", data)
+    assert stage_files.read_bytes(spark, f"file://{tmp_path}/file") == data
     with pytest.raises(PersistenceError, match=r"Cannot write .*exists"):
-        persistence.write_bytes(spark, f"{tmp_path}/file", data)
+        stage_files.write_bytes(spark, f"{tmp_path}/file", data)
 
 
 def test_unknown_scheme(spark: SparkSession) -> None:
     with pytest.raises(PersistenceError, match=r"Cannot read nope://x/y: .*nope"):
-        persistence.read_bytes(spark, "nope://x/y")
+        stage_files.read_bytes(spark, "nope://x/y")
 
 
 def test_import_loads_no_framework() -> None:
