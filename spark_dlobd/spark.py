@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-import pyspark
-
 from spark_dlobd.errors import ConfigurationError, ResourceError
 
 if TYPE_CHECKING:
@@ -101,9 +99,9 @@ class WorkerPython:
 
 def in_spark_thread(spark: SparkSession, function: Callable[[], None]) -> Callable[[], None]:
     """Wrap what a thread runs, so that its jobs have the local properties of this thread."""
-    from pyspark import inheritable_thread_target
+    from pyspark import __version__, inheritable_thread_target
 
-    if pyspark.__version__.startswith("3."):
+    if __version__.startswith("3."):
         return cast(Callable[[], None], inheritable_thread_target(function))
     return cast(Callable[[], None], inheritable_thread_target(spark)(function))
 
