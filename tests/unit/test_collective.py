@@ -29,6 +29,34 @@ def test_options_are_checked(options: dict[str, Any], message: str) -> None:
         CollectiveConfig(**options)
 
 
+@pytest.mark.parametrize(
+    ("options", "transport"),
+    [
+        ({}, None),
+        ({"mpi_transport": "tcp"}, "mpi"),
+        ({"transport": "mpi", "mpi_args": ["-v"]}, "mpi"),
+        ({"port_range": (40000, 40009)}, "ring"),
+    ],
+)
+def test_an_option_of_one_transport_asks_for_it(
+    options: dict[str, Any], transport: str | None
+) -> None:
+    assert CollectiveConfig(**options).transport == transport
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"transport": "ring", "mpi_transport": "tcp"},
+        {"transport": "mpi", "port_range": (40000, 40009)},
+        {"mpi_args": ("-v",), "port_range": (40000, 40009)},
+    ],
+)
+def test_no_option_is_passed_over(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=r"Got transport=.* leave out what belongs"):
+        CollectiveConfig(**options)
+
+
 def test_tasks_of_a_host_take_different_ports() -> None:
     with ExitStack() as stack:
         first = stack.enter_context(hold_port(None)).getsockname()[1]

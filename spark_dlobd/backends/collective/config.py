@@ -38,8 +38,9 @@ class CollectiveConfig(BackendConfig):
     Attributes
     ----------
     transport : {None, "mpi", "ring"}
-        What carries the gradients. None is MPI where the driver has mpi4py and ``mpirun``
-        (``pip install 'spark-dlobd[mpi]'``), else the ring; the report says which.
+        What carries the gradients. None is what the other options belong to; without any,
+        MPI where the driver has mpi4py and ``mpirun`` (``pip install 'spark-dlobd[mpi]'``),
+        else the ring. The report says which.
     mpi_transport : {None, "tcp", "sm", "ucx"}
         For MPI: None leaves the choice to Open MPI, ``"sm"`` is shared memory and fits ranks
         of one host only.
@@ -104,17 +105,28 @@ class CollectiveConfig(BackendConfig):
         check_numbers(self, _AT_LEAST)
         object.__setattr__(self, "port_range", check_ports(self.port_range))
         check_choices(self, _CHOICES)
-        given = [name for name in _OF_MPI if getattr(self, name)]
-        if self.transport == "ring" and given:
-            raise ConfigurationError(
-                f"{', '.join(given)} of CollectiveConfig belong to MPI. Got transport='ring': use "
-                "transport='mpi' for them."
-            )
+        object.__setattr__(self, "transport", self._asked_for())
         if self.mpi_transport != "ucx" and (self.ucx_tls or self.ucx_net_devices):
             raise ConfigurationError(
                 "ucx_tls and ucx_net_devices need mpi_transport='ucx'. "
                 f"Got mpi_transport={self.mpi_transport!r}."
             )
+
+    def _asked_for(self) -> str | None:
+        """The transport, by its name or by an option that only it has."""
+        given = {
+            "mpi": [name for name in _OF_MPI if getattr(self, name)],
+            "ring": ["port_range"] if self.port_range is not None else [],
+        }
+        asked = {self.transport} - {None} | {name for name, options in given.items() if options}
+        if len(asked) > 1:
+            raise ConfigurationError(
+                f"{', '.join(_OF_MPI)} of CollectiveConfig belong to transport='mpi', port_range "
+                f"to transport='ring'. Got transport={self.transport!r} with "
+                f"{', '.join([*given['mpi'], *given['ring']])}: leave out what belongs to the "
+                "other one."
+            )
+        return asked.pop() if asked else None
 
     @property
     def mpi_options(self) -> MpiOptions:
