@@ -115,7 +115,26 @@ class Spool:
         self._cleanup()
 
 
-class JsonLinesTracker(Tracker):
+class RecordTracker(Tracker):
+    """Makes a record of everything it hears while a fit runs."""
+
+    def _append(self, record: Record) -> None:
+        raise NotImplementedError
+
+    def dataset(self, description: dict[str, Any]) -> None:
+        """Note what is trained on, as `reporter.describe_dataset` describes it."""
+        self._append({"kind": "dataset", **description})
+
+    def step(self, epoch: int, step: int, global_step: int, metrics: dict[str, float]) -> None:
+        """Metrics of one training step."""
+        self._append(step_record(epoch, step, global_step, metrics))
+
+    def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Metrics of a whole epoch."""
+        self._append(epoch_record(epoch, metrics))
+
+
+class JsonLinesTracker(RecordTracker):
     """Writes every record of a fit to a local file, one JSON object a line.
 
     Runs on the driver. Records have a ``kind``: ``start`` (params and tags),
@@ -144,18 +163,6 @@ class JsonLinesTracker(Tracker):
         if not self._path_given and RUN_ID_TAG in tags:
             self.path = kept_path(tags[RUN_ID_TAG])
         self._append(start_record(params, tags))
-
-    def dataset(self, description: dict[str, Any]) -> None:
-        """Note what is trained on."""
-        self._append({"kind": "dataset", **description})
-
-    def step(self, epoch: int, step: int, global_step: int, metrics: dict[str, float]) -> None:
-        """Metrics of one training step."""
-        self._append(step_record(epoch, step, global_step, metrics))
-
-    def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Metrics of a whole epoch."""
-        self._append(epoch_record(epoch, metrics))
 
     def finish(
         self,

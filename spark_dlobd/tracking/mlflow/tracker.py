@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from spark_dlobd.errors import ConfigurationError, MissingDependencyError
-from spark_dlobd.tracking.base import Tracker
 from spark_dlobd.tracking.delivery import Delivery, Limits
 from spark_dlobd.tracking.jsonl import (
     RUN_ID_TAG,
+    RecordTracker,
     Spool,
-    epoch_record,
     kept_path,
     report_record,
     start_record,
-    step_record,
 )
 from spark_dlobd.tracking.mlflow.place import MlflowPlace
 from spark_dlobd.tracking.mlflow.sink import MlflowSink, RunChoice
@@ -28,7 +26,7 @@ from spark_dlobd.tracking.mlflow.sink import MlflowSink, RunChoice
 logger = logging.getLogger("spark_dlobd.tracking")
 
 
-class MlflowTracker(Tracker):
+class MlflowTracker(RecordTracker):
     """Logs a fit to MLflow while it runs. Runs on the driver.
 
     Metrics go to the run that is active on the thread that calls ``fit``, also
@@ -197,18 +195,6 @@ class MlflowTracker(Tracker):
         self._spool.append(start_record(params, {**tags, RUN_ID_TAG: self._fit_id}))
         self._delivery = Delivery(self._spool, self._sink, self.limits)
         self._delivery.start()
-
-    def dataset(self, description: dict[str, Any]) -> None:
-        """Note what is trained on, as `reporter.describe_dataset` describes it."""
-        self._append({"kind": "dataset", **description})
-
-    def step(self, epoch: int, step: int, global_step: int, metrics: dict[str, float]) -> None:
-        """Metrics of one training step."""
-        self._append(step_record(epoch, step, global_step, metrics))
-
-    def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Metrics of a whole epoch."""
-        self._append(epoch_record(epoch, metrics))
 
     def finish(
         self,
