@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _LEAVE_WAIT_S = 10.0
+_OF_THE_USER = ("spark.jobGroup.id", "spark.job.tags")
 
 
 class SparkJob:
@@ -28,6 +29,9 @@ class SparkJob:
         Names the job for `cancel`.
     description : str, optional
         What Spark's UI shows.
+    alone : bool, optional
+        Whether it goes on when the user cancels the job group or tag of the fit, as what
+        cleans up has to. Default False.
     """
 
     def __init__(
@@ -36,17 +40,22 @@ class SparkJob:
         action: Callable[[SparkContext], list[bytes]],
         tag: str,
         description: str | None = None,
+        alone: bool = False,
     ) -> None:
         self._context = spark_context(spark)
         self._tag = tag
         self._action = action
         self._description = description
+        self._alone = alone
         self.rows: list[bytes] = []
         self.error: BaseException | None = None
         target = in_spark_thread(spark, self._run)
         self._thread = threading.Thread(target=target, name=tag, daemon=True)
 
     def _run(self) -> None:
+        if self._alone:
+            for name in _OF_THE_USER:
+                self._context.setLocalProperty(name, None)  # type: ignore[arg-type]
         self._context.addJobTag(self._tag)
         if self._description is not None:
             self._context.setJobDescription(self._description)

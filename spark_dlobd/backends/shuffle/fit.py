@@ -300,7 +300,7 @@ class ShuffleFit:
 
         try:
             with self._reporter.phase("collect"):
-                self._runner.run(release, name, _RELEASE_TIMEOUT_S)
+                self._runner.run(release, name, _RELEASE_TIMEOUT_S, alone=True)
         except TrainingError as error:
             self._reporter.warn(f"The workers were not asked to let go of the fit: {error}")
 

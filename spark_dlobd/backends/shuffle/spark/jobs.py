@@ -56,7 +56,7 @@ class JobRunner:
         action: Callable[[SparkContext], list[bytes]],
         description: str,
         timeout_s: float,
-        until: Callable[[], bool] | None = None,
+        alone: bool = False,
     ) -> list[Message]:
         """Run one job and return what its last stage sent.
 
@@ -69,6 +69,9 @@ class JobRunner:
         timeout_s : float
             Longest silence of all tasks.
 
+        alone : bool, optional
+            As of `SparkJob`.
+
         Raises
         ------
         WorkerError
@@ -78,7 +81,7 @@ class JobRunner:
         JobLostError
             Spark gave the job up.
         """
-        job = SparkJob(self._spark, action, self._tag, description)
+        job = SparkJob(self._spark, action, self._tag, description, alone)
         failure = None
         # a job that was given up may have told more than the one failure that ended it
         self._events.clear()
