@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from spark_dlobd.errors import ConfigurationError, ConfigurationTypeError
@@ -127,6 +127,38 @@ def text(name: str) -> Callable[[Any], str]:
         if not value:
             raise reject(name, "a str that is not empty", value)
         return value
+
+    return convert
+
+
+@picklable
+def names(name: str) -> Callable[[Any], list[str]]:
+    """A list of strings that are not empty, each once."""
+    expected = "a list of names of columns, each once"
+
+    def convert(value: Any) -> list[str]:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise reject_type(name, expected, value)
+        if not all(isinstance(item, str) for item in value):
+            raise reject_type(name, expected, value)
+        if not value or not all(value) or len(set(value)) < len(value):
+            raise reject(name, expected, value)
+        return list(value)
+
+    return convert
+
+
+@picklable
+def by_name(name: str, of: str, each: Callable[[Any], T]) -> Callable[[Any], dict[str, T]]:
+    """A dict of names of inputs, outputs or columns (`of`) to what `each` takes."""
+    expected = f"a dict of {of}"
+
+    def convert(value: Any) -> dict[str, T]:
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise reject_type(name, expected, value)
+        if not value or not all(value):
+            raise reject(name, expected, dict(value))
+        return {key: each(item) for key, item in value.items()}
 
     return convert
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from spark_dlobd.cost.measured import ClusterCost, StepCost
 from spark_dlobd.cost.model import Prediction, Workload
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _WIDTH = 96
 
 
@@ -24,7 +24,7 @@ class Explanation:
     ----------
     model : str
         Name of the Keras model.
-    input_shape, output_shape : tuple of int
+    input_shapes, output_shapes : tuple of tuple of int
         Of one row.
     weights, variables : int
         Trainable ones.
@@ -54,8 +54,8 @@ class Explanation:
     """
 
     model: str
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
+    input_shapes: tuple[tuple[int, ...], ...]
+    output_shapes: tuple[tuple[int, ...], ...]
     weights: int
     variables: int
     row_counts: tuple[int, int]
@@ -81,7 +81,8 @@ class Explanation:
         return {
             **{name: getattr(self, name) for name in _PLAIN},
             "schema": SCHEMA_VERSION,
-            **{name: list(getattr(self, name)) for name in _LISTS},
+            **{name: [list(shape) for shape in getattr(self, name)] for name in _SHAPES},
+            "row_counts": list(self.row_counts),
             "refused": dict(self.refused),
             "work": asdict(self.work),
             "cluster": self.cluster.to_json(),
@@ -108,9 +109,10 @@ class Explanation:
             )
         try:
             values: dict[str, Any] = {name: content[name] for name in _PLAIN}
-            values |= {name: tuple(content[name]) for name in _LISTS}
+            values |= {name: tuple(map(tuple, content[name])) for name in _SHAPES}
             return cls(
                 **values,
+                row_counts=tuple(content["row_counts"]),
                 refused=dict(content["refused"]),
                 work=Workload(**content["work"]),
                 cluster=ClusterCost(**content["cluster"]),
@@ -135,7 +137,7 @@ _PLAIN = (
     "memory_bytes_per_worker",
     "why",
 )
-_LISTS = ("input_shape", "output_shape", "row_counts")
+_SHAPES = ("input_shapes", "output_shapes")
 
 
 def _prediction_json(one: Prediction) -> dict[str, Any]:
@@ -145,6 +147,10 @@ def _prediction_json(one: Prediction) -> dict[str, Any]:
 def _prediction(content: Mapping[str, Any]) -> Prediction:
     derived = ("step_s", "limit")
     return Prediction(**{name: value for name, value in content.items() if name not in derived})
+
+
+def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
+    return " and ".join(map(str, shapes))
 
 
 def _facts(found: Explanation) -> list[str]:
@@ -159,7 +165,7 @@ def _facts(found: Explanation) -> list[str]:
         )
     lines = {
         "model": f"{found.model}: {found.weights:,} trainable weights in {found.variables} "
-        f"variables, rows of {found.input_shape} to {found.output_shape}",
+        f"variables, rows of {_shapes(found.input_shapes)} to {_shapes(found.output_shapes)}",
         "rows": f"{rows}; batches of {work.batch_size:,} over all workers, {work.epochs:,} epochs",
         "cluster": f"{cluster.slots} slots on {cluster.hosts} hosts with "
         f"{cluster.cores_per_host} cores and {size(cluster.memory_bytes_per_host)} each",

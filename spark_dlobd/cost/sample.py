@@ -16,9 +16,9 @@ _MOST_BYTES = 8 << 20
 
 
 def sample(
-    df: DataFrame, columns: ColumnSpec, rows: int, handle_invalid: InvalidRows, input_dtype: str
+    df: DataFrame, columns: ColumnSpec, rows: int, handle_invalid: InvalidRows
 ) -> tuple[NDArray[Any], ...]:
-    """Features, labels and, where there are any, weights of the first rows.
+    """The first rows, an array for each of `ColumnSpec.all`, in the types the network takes.
 
     Parameters
     ----------
@@ -30,33 +30,18 @@ def sample(
         How many are wanted; there may be fewer, and large rows are fewer.
     handle_invalid : {"error", "skip"}
         What happens to rows that cannot be trained on.
-    input_dtype : str
-        Type of the model's input.
 
     Raises
     ------
     DataError
         If these rows are not valid, or there are none.
     """
-    count = max(1, min(rows, _MOST_BYTES // row_bytes(columns)))
+    count = max(1, min(rows, _MOST_BYTES // columns.row_bytes))
     found = first_rows(df, columns, count, handle_invalid)
-    arrays = [
-        _array([row[index] for row in found], column) for index, column in enumerate(columns.all)
-    ]
-    arrays[0] = arrays[0].astype(numpy_dtype(input_dtype), copy=False)
-    return tuple(arrays)
-
-
-def row_bytes(columns: ColumnSpec) -> int:
-    """Bytes of one row as it is stored.
-
-    Examples
-    --------
-    >>> x, y = TensorColumn("x", "float32", (784,)), TensorColumn("y", "int32", ())
-    >>> row_bytes(ColumnSpec(x, y))
-    3140
-    """
-    return sum(column.row_bytes for column in columns.all)
+    return tuple(
+        _array([row[index] for row in found], column).astype(numpy_dtype(column.network_dtype))
+        for index, column in enumerate(columns.all)
+    )
 
 
 def _array(values: list[Any], column: TensorColumn) -> NDArray[Any]:

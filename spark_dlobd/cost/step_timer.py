@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from spark_dlobd.job.columns import ColumnSpec
 
 _FEWEST = 6
 _MOST = 10_000
@@ -26,11 +29,14 @@ class StepTimer:
     model : keras.Model
         It is changed: give one that is thrown away.
     arrays : sequence of numpy.ndarray
-        Features, labels and, where there are any, weights; some rows of each.
+        Some rows of each of `columns`.
+    columns : ColumnSpec
+        What they are.
     """
 
-    def __init__(self, model: Any, arrays: tuple[NDArray[Any], ...]) -> None:
+    def __init__(self, model: Any, arrays: tuple[NDArray[Any], ...], columns: ColumnSpec) -> None:
         self._model = model
+        self._columns = columns
         self._arrays = arrays
         self.tracing_s = 0.0
         """What the first step took longer than a later one."""
@@ -52,7 +58,7 @@ class StepTimer:
     def _run(self, rows: int, budget_s: float) -> list[float]:
         """Seconds of each step by Keras's own loop."""
         clock = _Clock(budget_s, self._steps_per_call)
-        batch = tuple(tf.constant(_repeated(array, rows)) for array in self._arrays)
+        batch = self._columns.packed([tf.constant(_repeated(a, rows)) for a in self._arrays])
         data = tf.data.Dataset.from_tensors(batch).repeat(_MOST * self._steps_per_call)
         self._model.fit(
             data,

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 from spark_dlobd.data.cast import is_whole, limits
 from spark_dlobd.data.columns import other_width
 from spark_dlobd.errors import DataError
-from spark_dlobd.job.columns import ColumnSpec, TensorColumn
+from spark_dlobd.job.columns import ColumnSpec, Role, TensorColumn
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    import pyarrow as pa
+
+    from spark_dlobd.data.encode import EncodedColumn
 
 PROBLEMS = (
     *("null", "null_element", "not_finite", "length", "not_integer", "range", "negative"),
     "shape",
 )
-"""Problems of one column; bit ``column * 8 + problem`` of a row's reason."""
+"""Problems of one column, in the order of the bits of its reasons."""
 
 _WORDS = {
     "null": "null",
@@ -46,64 +47,87 @@ class Check:
         What the column is used for.
     problem : str
         One of `PROBLEMS`.
-    bit : int
-        Its place in a row's reason.
+    word, bit : int
+        Its place in the words of a row's reasons.
+    stored : str
+        Name of the stored column.
+    tensor : TensorColumn or None
+        What was expected; None for the indicator.
     """
 
     column: str
     role: str
     problem: str
+    word: int
     bit: int
+    stored: str = ""
+    tensor: TensorColumn | None = None
 
     @property
     def key(self) -> str:
         """Name of its count among the observed metrics."""
-        return f"bad_{self.bit}"
+        return f"bad_{self.word}_{self.bit}"
 
     @property
     def words(self) -> str:
         """What is wrong, for people."""
-        if self.problem == "range" and self.role in _OUTSIDE:
+        if self.problem == "range" and (self.is_class or self.role == "indicator"):
             return _OUTSIDE[self.role]
         return _WORDS[self.problem]
 
     @property
     def is_class(self) -> bool:
         """Whether it is about a label outside the classes."""
-        return self.role == "label" and self.problem == "range"
+        known = self.tensor is not None and self.tensor.num_classes is not None
+        return known and self.problem == "range"
+
+    @property
+    def use(self) -> str:
+        """What the column is used for, for people."""
+        part = self.tensor.part if self.tensor is not None else ""
+        if not part:
+            return self.role
+        return f"input '{part}'" if self.role == "features" else f"{self.role} of '{part}'"
 
 
-def bit(index: int, problem: str) -> int:
-    """Bit of `problem` for the column at `index` (features, label, weight, indicator)."""
-    return index * 8 + PROBLEMS.index(problem)
+_COLUMNS_IN_A_WORD = 7
+INDICATOR = (0, 8 * _COLUMNS_IN_A_WORD)
+"""Word and shift of the validation indicator's reasons."""
+
+
+def place_of(index: int) -> tuple[int, int]:
+    """Word and shift of the reasons of the column at `index` of `ColumnSpec.all`."""
+    return index // _COLUMNS_IN_A_WORD, 8 * (index % _COLUMNS_IN_A_WORD)
+
+
+def words_of(columns: ColumnSpec) -> int:
+    """Number of 64-bit words that hold what is wrong with a row of these columns."""
+    return 1 + (len(columns.all) - 1) // _COLUMNS_IN_A_WORD
 
 
 def all_checks(columns: ColumnSpec, indicator: str | None) -> tuple[Check, ...]:
     """Every problem that a row of these columns can have."""
     checks = []
-    for index, (role, column) in enumerate(_by_role(columns).items()):
-        checks += _checks_of(index, role, column)
+    all_of = zip(columns.stored_names, columns.roles, columns.all, strict=True)
+    for index, (stored, role, column) in enumerate(all_of):
+        checks += _checks_of(place_of(index), stored, role, column)
     if indicator is not None:
+        word, shift = INDICATOR
         checks += [
-            Check(indicator, "indicator", problem, bit(INDICATOR, problem))
+            Check(indicator, "indicator", problem, word, shift + PROBLEMS.index(problem))
             for problem in ("null", "range")
         ]
     return tuple(checks)
 
 
-def _checks_of(index: int, role: str, column: TensorColumn) -> list[Check]:
+def _checks_of(
+    place: tuple[int, int], stored: str, role: Role, column: TensorColumn
+) -> list[Check]:
+    word, shift = place
     return [
-        Check(column.name, role, problem, bit(index, problem))
+        Check(column.name, role, problem, word, shift + PROBLEMS.index(problem), stored, column)
         for problem in _possible(role, column)
     ]
-
-
-def _by_role(columns: ColumnSpec) -> dict[str, TensorColumn]:
-    return dict(zip(("features", "label", "weight"), columns.all, strict=False))
-
-
-INDICATOR = 3
-"""Place of the validation indicator among the columns."""
 
 
 def _possible(role: str, column: TensorColumn) -> tuple[str, ...]:
@@ -117,32 +141,39 @@ def _possible(role: str, column: TensorColumn) -> tuple[str, ...]:
 
 
 def invalid_features_error(
-    reasons: NDArray[np.int64], lengths: Sequence[int], column: TensorColumn, alone: bool = False
+    found: Sequence[tuple[TensorColumn, EncodedColumn]], alone: bool = False
 ) -> DataError:
     """Name what is wrong with the features of a batch, in the words of `invalid_rows_error`.
 
     Parameters
     ----------
-    reasons : ndarray of int64 of shape (rows,)
-        Bits of what is wrong with each row, 0 for a good one.
-    lengths : sequence of int
-        Wrong lengths that were seen.
-    column : TensorColumn
-        What was expected.
+    found : sequence of (TensorColumn, EncodedColumn)
+        For each input what was expected, and what came.
     alone : bool, default False
         Whether it is one row that was given by itself, which nobody can leave out.
     """
-    checks = _checks_of(0, "features", column)
-    counts = {check.key: int((reasons >> check.bit & 1).sum()) for check in checks}
-    seen = {"lengths_features": ", ".join(map(str, sorted(set(lengths))[:10]))}
-    total, bad = len(reasons), int((reasons != 0).sum())
-    head = "This row is not valid" if alone else _head(bad, total, "rows of this batch")
-    fix = "" if alone else _LEAVE_OUT
-    return _error(checks, {"features": column}, {**counts, **seen}, total, head, fix)
+    checks: list[Check] = []
+    counts: dict[str, Any] = {}
+    bad: Any = False
+    for index, (column, made) in enumerate(found):
+        own = _checks_of((index, 0), f"features_{index}", "features", column)
+        counts |= {check.key: int((made.reasons >> check.bit & 1).sum()) for check in own}
+        counts[f"lengths_features_{index}"] = _listed(made.lengths)
+        counts[f"places_features_{index}"] = _listed(made.places)
+        checks += own
+        bad = bad | (made.reasons != 0)
+    total = len(found[0][1].reasons)
+    head = "This row is not valid" if alone else _head(int(bad.sum()), total, "rows of this batch")
+    return _error(checks, counts, total, head, "" if alone else _LEAVE_OUT)
+
+
+def _listed(seen: pa.Array | None) -> str:
+    values = set() if seen is None else set(seen.drop_null().to_pylist())
+    return ", ".join(map(str, sorted(values)[:10]))
 
 
 def invalid_rows_error(
-    checks: tuple[Check, ...], columns: ColumnSpec, counts: Mapping[str, Any], total: int, bad: int
+    checks: tuple[Check, ...], counts: Mapping[str, Any], total: int, bad: int
 ) -> DataError:
     """Name every bad column with counts and reasons, and say what to do.
 
@@ -150,15 +181,12 @@ def invalid_rows_error(
     ----------
     checks : tuple of Check
         From `all_checks`.
-    columns : ColumnSpec
-        What was expected.
     counts : mapping
         The observed metrics.
     total, bad : int
         All rows, and those with at least one problem.
     """
-    head = _head(bad, total, "rows")
-    return _error(checks, _by_role(columns), counts, total, head, _LEAVE_OUT)
+    return _error(checks, counts, total, _head(bad, total, "rows"), _LEAVE_OUT)
 
 
 _LEAVE_OUT = "Clean these rows, or leave them out with handleInvalid='skip'."
@@ -169,24 +197,20 @@ def _head(bad: int, total: int, rows: str) -> str:
 
 
 def _error(
-    checks: Sequence[Check],
-    by_role: Mapping[str, TensorColumn],
-    counts: Mapping[str, Any],
-    total: int,
-    head: str,
-    fix: str,
+    checks: Sequence[Check], counts: Mapping[str, Any], total: int, head: str, fix: str
 ) -> DataError:
     lines = []
     for check in checks:
         found = counts[check.key]
         if found:
-            detail = _detail(check, by_role.get(check.role), counts)
-            lines.append(f"  '{check.column}' ({check.role}): {found} {check.words}{detail}")
+            lines.append(f"  '{check.column}' ({check.use}): {found} {check.words}")
+            lines[-1] += _detail(check, counts)
     for check in checks:
-        seen = counts.get(f"lengths_{check.role}") or ""
+        seen = counts.get(f"lengths_{check.stored}") or ""
         # all rows alike: it is the network that does not fit them
-        if check.problem == "length" and counts[check.key] == total and seen.isdecimal():
-            fix = other_width(int(seen), by_role[check.role], check.role)
+        all_alike = check.problem == "length" and counts[check.key] == total and seen.isdecimal()
+        if all_alike and check.tensor is not None:
+            fix = other_width(int(seen), check.tensor, check.role)
     if any(check.is_class and counts[check.key] for check in checks):
         fix += (
             " For labels outside the classes: index them with StringIndexer, or give the model "
@@ -195,22 +219,28 @@ def _error(
     return DataError("\n".join([f"{head}:", *lines, *([fix] if fix else [])]))
 
 
-def _detail(check: Check, column: TensorColumn | None, counts: Mapping[str, Any]) -> str:
+def _detail(check: Check, counts: Mapping[str, Any]) -> str:
+    column = check.tensor
     if column is None:
         return ""
     if check.problem == "length":
-        seen = counts[f"lengths_{check.role}"]
+        seen = counts[f"lengths_{check.stored}"]
         elements = "element" if column.size == 1 else "elements"
         return f" (expected {column.size} {elements} for shape {column.shape}, seen {seen})"
     if check.problem == "shape":
         return f" (expected shape {column.shape})"
     if check.is_class:
-        low, high = counts["label_min"], counts["label_max"]
+        low, high = counts[f"least_{check.stored}"], counts[f"most_{check.stored}"]
         return (
             f" (expected 0 to {(column.num_classes or 0) - 1} for {column.num_classes} classes, "
             f"seen {low:g} to {high:g})"
         )
+    places = counts.get(f"places_{check.stored}") or ""
+    where = ""
+    if places:
+        names = dict.fromkeys(column.source_of(int(place)) for place in places.split(", "))
+        where = f" in {', '.join(map(repr, names))}"
     if check.problem in ("range", "not_integer") and column.num_classes is None:
         least, most = limits(column.dtype)
-        return f" (the model takes {column.dtype}: whole numbers from {least} to {most})"
-    return ""
+        return f"{where} (the model takes {column.dtype}: whole numbers from {least} to {most})"
+    return where

@@ -35,7 +35,11 @@ _NETWORK_DTYPES = (
 
 
 def feature_column(
-    schema: T.StructType, name: str, shape: tuple[int, ...], takes: str = "float32"
+    schema: T.StructType,
+    name: str,
+    shape: tuple[int, ...],
+    takes: str = "float32",
+    part: str = "",
 ) -> TensorColumn:
     """Describe a feature column for a model with input `shape`. Runs on the driver.
 
@@ -56,6 +60,8 @@ def feature_column(
         Input shape of the model without the batch axis.
     takes : str, default "float32"
         Type of the model's input.
+    part : str, default ""
+        Name of that input, where there are several.
 
     Raises
     ------
@@ -69,20 +75,24 @@ def feature_column(
     >>> feature_column(schema, "pixels", (28, 28, 1)).dtype
     'float32'
     """
+    _check_takes(takes)
+    field = find_field(schema, name, "feature")
+    flat, nested = _flattened_field(field, tuple(shape))
+    kind, dtype = _kind(flat, "feature")
+    dtype = stored_dtype(dtype, takes)
+    column = TensorColumn(
+        name, dtype, tuple(shape), takes=None if dtype == takes else takes, nested=nested, part=part
+    )
+    _check_width(field, kind, column, "feature")
+    return column
+
+
+def _check_takes(takes: str) -> None:
     if takes not in _NETWORK_DTYPES:
         raise ConfigurationError(
             f"The model takes {takes}, which no column of numbers can be. Expected an input of "
             f"{', '.join(_NETWORK_DTYPES)}: give keras.Input(..., dtype='float32')."
         )
-    field = _field(schema, name, "feature")
-    flat, nested = _flattened_field(field, tuple(shape))
-    kind, dtype = _kind(flat, "feature")
-    dtype = stored_dtype(dtype, takes)
-    column = TensorColumn(
-        name, dtype, tuple(shape), takes=None if dtype == takes else takes, nested=nested
-    )
-    _check_width(field, kind, column, "feature")
-    return column
 
 
 def label_column(
@@ -90,6 +100,7 @@ def label_column(
     name: str,
     shape: tuple[int, ...] = (),
     num_classes: int | None = None,
+    part: str = "",
 ) -> TensorColumn:
     """Describe a label column. Runs on the driver.
 
@@ -104,13 +115,15 @@ def label_column(
     num_classes : int, optional
         For class indices ``0 .. num_classes - 1``, stored as int32. Without it
         labels are stored as float32.
+    part : str, default ""
+        Name of the output it is for, where there are several.
 
     Raises
     ------
     ConfigurationError
         The column is missing, ambiguous, of an unsupported type, or of another width.
     """
-    field = _field(schema, name, "label")
+    field = find_field(schema, name, "label")
     if isinstance(field.dataType, T.StringType):
         raise ConfigurationError(
             f"The label column '{name}' must be numeric. Got string: index it first with "
@@ -122,25 +135,35 @@ def label_column(
         raise ConfigurationError(
             f"The label column '{name}' must hold {expected}. Got {field.dataType.simpleString()}."
         )
-    column = TensorColumn(name, "float32" if num_classes is None else "int32", shape, num_classes)
+    dtype = "float32" if num_classes is None else "int32"
+    column = TensorColumn(name, dtype, shape, num_classes, part=part)
     _check_width(field, kind, column, "label")
     return column
 
 
-def weight_column(schema: T.StructType, name: str) -> TensorColumn:
+def weight_column(schema: T.StructType, name: str, part: str = "") -> TensorColumn:
     """Describe a column of row weights, one number per row. Runs on the driver.
+
+    Parameters
+    ----------
+    schema : pyspark.sql.types.StructType
+        Schema of the DataFrame.
+    name : str
+        The column.
+    part : str, default ""
+        Name of the output it is for; empty where it is for all.
 
     Raises
     ------
     ConfigurationError
         The column is missing, ambiguous or not numeric.
     """
-    field = _field(schema, name, "weight")
+    field = find_field(schema, name, "weight")
     if not isinstance(field.dataType, T.NumericType):
         raise ConfigurationError(
             f"The weight column '{name}' must be numeric. Got {field.dataType.simpleString()}."
         )
-    return TensorColumn(name, "float32", ())
+    return TensorColumn(name, "float32", (), part=part)
 
 
 def check_indicator(schema: T.StructType, name: str) -> None:
@@ -153,7 +176,7 @@ def check_indicator(schema: T.StructType, name: str) -> None:
     ConfigurationError
         The column is missing, ambiguous or of another type.
     """
-    field = _field(schema, name, "validation indicator")
+    field = find_field(schema, name, "validation indicator")
     if not isinstance(field.dataType, (T.BooleanType, T.NumericType)):
         raise ConfigurationError(
             f"The validation indicator column '{name}' must be boolean, or a number that is 0 or "
@@ -161,13 +184,10 @@ def check_indicator(schema: T.StructType, name: str) -> None:
         )
 
 
-def check_roles(roles: dict[str, str | None]) -> None:
+def check_roles(columns: ColumnSpec, indicator: str | None) -> None:
     """Raise if one column is named for two roles, e.g. as feature and label.
 
-    Parameters
-    ----------
-    roles : dict of str to (str or None)
-        Setting -> column, e.g. ``{"featuresCol": "x", "labelCol": "y", "weightCol": None}``.
+    One column may serve several inputs, several labels or several weights.
 
     Raises
     ------
@@ -175,33 +195,51 @@ def check_roles(roles: dict[str, str | None]) -> None:
         Two settings name the same column.
     """
     seen: dict[str, str] = {}
-    for role, name in roles.items():
-        if name is None:
-            continue
-        other = seen.setdefault(name.lower(), role)
-        if other != role:
-            raise ConfigurationError(
-                f"{other} and {role} must name different columns. Both are '{name}'."
-            )
+    for role, column in zip(columns.roles, columns.all, strict=True):
+        for name in column.sources:
+            _check_role(seen, name, _setting(role, column))
+    if indicator is not None:
+        _check_role(seen, indicator, "validationIndicatorCol")
+
+
+def _check_role(seen: dict[str, str], name: str, setting: str) -> None:
+    other = seen.setdefault(name.lower(), setting)
+    if other != setting:
+        raise ConfigurationError(
+            f"{other} and {setting} must name different columns. Both are '{name}'."
+        )
+
+
+def _setting(role: str, column: TensorColumn) -> str:
+    if role == "features":
+        return "inputs" if column.part else "inputCols" if column.beside else "featuresCol"
+    if role == "label":
+        return "labels" if column.part else "labelCol"
+    return "weightCol"
 
 
 def tensor_expressions(schema: T.StructType, columns: ColumnSpec) -> list[Column]:
-    """Spark expressions of the columns as ``features``, ``label`` and ``weight``.
+    """Spark expressions of the columns under their stored names.
 
     Runs on the driver. Class labels come as double, so that a fraction is noticed
     before it is cut off.
     """
-    from spark_dlobd.data.storage_schema import STORED_NAMES
-
     return [
         expression(schema, column).alias(stored)
-        for column, stored in zip(columns.all, STORED_NAMES, strict=False)
+        for column, stored in zip(columns.all, columns.stored_names, strict=True)
     ]
 
 
 def quoted(name: str) -> str:
     """Name of a column that may hold dots or backticks, for ``functions.col``."""
     return "`" + name.replace("`", "``") + "`"
+
+
+def reference(schema: T.StructType, name: str) -> str:
+    """What ``functions.col`` takes for a column, or for a field of a struct by its path."""
+    if any(field.name == name for field in schema.fields):
+        return quoted(name)
+    return ".".join(quoted(part) for part in name.split("."))
 
 
 def expression(schema: T.StructType, column: TensorColumn) -> Column:
@@ -213,8 +251,12 @@ def expression(schema: T.StructType, column: TensorColumn) -> Column:
     from pyspark.ml.functions import vector_to_array
     from pyspark.sql import functions as F
 
-    field = _field(schema, column.name, "data")
-    source = F.col(quoted(column.name))
+    if column.beside:
+        from spark_dlobd.data.side_by_side import joined
+
+        return joined(schema, column)
+    field = find_field(schema, column.name, "data")
+    source = F.col(reference(schema, column.name))
     if column.nested:
         source, element = _flat_expression(source, field.dataType, column.shape)
     else:
@@ -289,19 +331,41 @@ def _has_shape(source: Column, shape: tuple[int, ...]) -> Column:
     return here & F.forall(source, lambda inner: _has_shape(inner, shape[1:]))
 
 
-def _field(schema: T.StructType, name: str, role: str) -> T.StructField:
+def find_field(schema: T.StructType, name: str, role: str) -> T.StructField:
+    """The column of this name, or the field of a struct that lies on this path.
+
+    Raises
+    ------
+    ConfigurationError
+        There is none, or several that differ in upper and lower case alone.
+    """
+    found = _own_field(schema, name, role)
+    if found is None and "." in name:
+        found = _field_on_path(schema, name.split("."), role)
+    if found is None:
+        raise ConfigurationError(
+            f"The {role} column '{name}' is not in the DataFrame. "
+            f"Available columns: {_listed(field.name for field in schema.fields)}."
+        )
+    return T.StructField(name, found.dataType, found.nullable, found.metadata)
+
+
+def _own_field(schema: T.StructType, name: str, role: str) -> T.StructField | None:
     same = [field for field in schema.fields if field.name.lower() == name.lower()]
     if len(same) > 1:
         raise ConfigurationError(
             f"The {role} column '{name}' is ambiguous: the DataFrame has "
             f"{_listed(field.name for field in same)}. Rename or drop all but one."
         )
-    if not same or same[0].name != name:
-        raise ConfigurationError(
-            f"The {role} column '{name}' is not in the DataFrame. "
-            f"Available columns: {_listed(field.name for field in schema.fields)}."
-        )
-    return same[0]
+    return same[0] if same and same[0].name == name else None
+
+
+def _field_on_path(schema: T.StructType, path: list[str], role: str) -> T.StructField | None:
+    field = _own_field(schema, path[0], role)
+    if field is None or len(path) == 1:
+        return field
+    inner = field.dataType
+    return _field_on_path(inner, path[1:], role) if isinstance(inner, T.StructType) else None
 
 
 def _kind(field: T.StructField, role: str) -> tuple[Kind, str]:

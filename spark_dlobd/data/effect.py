@@ -19,7 +19,7 @@ from spark_dlobd.job.dataset import DatasetRef, RowGroup, Split
 
 
 def check_effect(
-    data: DatasetRef, class_weight: Mapping[int, float] | None, *, classes: bool
+    data: DatasetRef, class_weight: Mapping[int, float] | None, *, classes: Sequence[bool]
 ) -> list[str]:
     """Refuse rows that all count nothing; return warnings about the others.
 
@@ -30,49 +30,66 @@ def check_effect(
     class_weight : mapping of int to float or None
         As the loss takes it: classes that are not named count 1. Validation rows do not
         take it.
-    classes : bool
-        Whether labels are classes, as numbers or as one-hot rows.
+    classes : sequence of bool
+        Of each label, whether it is classes, as numbers or as one-hot rows.
 
     Raises
     ------
     DataError
         If the weights of all rows of a split are 0, naming the column.
     """
-    if data.columns.weight is not None or class_weight:
-        _check_weights(data, "train", class_weight or {})
-    if data.columns.weight is not None and data.validation:
-        _check_weights(data, "validation", {})
-    only = _only_class(data) if classes else None
+    spec = data.columns
+    if class_weight:
+        _check_weights(data, "train", spec.weights[0] if spec.weights else None, class_weight)
+    for weight in spec.weights:
+        if not class_weight:
+            _check_weights(data, "train", weight, {})
+        if data.validation:
+            _check_weights(data, "validation", weight, {})
+    found = zip(spec.labels, classes, strict=True)
+    return [text for label, is_class in found if is_class and (text := _one_class(data, label))]
+
+
+def _one_class(data: DatasetRef, label: TensorColumn) -> str | None:
+    only = _only_class(data, label)
     if only is None:
-        return []
-    return [
+        return None
+    return (
         f"All {data.rows('train')} training rows have the class {only} in label column "
-        f"'{data.columns.label.name}': the network can only learn to always say it. Check the "
+        f"'{label.name}': the network can only learn to always say it. Check the "
         "labels, and how the rows were selected."
-    ]
+    )
 
 
-def _check_weights(data: DatasetRef, split: Split, class_weight: Mapping[int, float]) -> None:
-    weight, label = data.columns.weight, data.columns.label
+def _check_weights(
+    data: DatasetRef,
+    split: Split,
+    weight: TensorColumn | None,
+    class_weight: Mapping[int, float],
+) -> None:
     present: set[int] = set()
     for group in data.row_groups(split):
         factors: Any = 1.0
         if class_weight:
-            found = _classes(_column(group, "label", label))
+            found = _classes(_column(group, data, data.columns.labels[0]))
             present.update(np.unique(found).tolist())
             factors = np.array([class_weight.get(k, 1.0) for k in range(int(found.max()) + 1)])
             factors = factors[found]
         if weight is not None:
-            factors = factors * _column(group, "weight", weight)
+            factors = factors * _column(group, data, weight)
         if np.any(factors != 0):
             return
-    raise _no_effect(data, split, class_weight, sorted(present))
+    raise _no_effect(data, split, weight, class_weight, sorted(present))
 
 
 def _no_effect(
-    data: DatasetRef, split: Split, class_weight: Mapping[int, float], present: Sequence[int]
+    data: DatasetRef,
+    split: Split,
+    weight: TensorColumn | None,
+    class_weight: Mapping[int, float],
+    present: Sequence[int],
 ) -> DataError:
-    weight, label = data.columns.weight, data.columns.label
+    label = data.columns.labels[0]
     causes, cures = [], []
     if weight is not None:
         causes.append(f"weight column '{weight.name}'")
@@ -92,19 +109,19 @@ def _no_effect(
     )
 
 
-def _only_class(data: DatasetRef) -> int | None:
+def _only_class(data: DatasetRef, label: TensorColumn) -> int | None:
     """The class of all training rows; None if there are several."""
     first: int | None = None
-    for found in _labels(data):
+    for found in _labels(data, label):
         first = int(found[0]) if first is None else first
         if np.any(found != first):
             return None
     return first
 
 
-def _labels(data: DatasetRef) -> Iterator[NDArray[Any]]:
+def _labels(data: DatasetRef, label: TensorColumn) -> Iterator[NDArray[Any]]:
     for group in data.train:
-        yield _classes(_column(group, "label", data.columns.label))
+        yield _classes(_column(group, data, label))
 
 
 def _classes(labels: NDArray[Any]) -> NDArray[Any]:
@@ -113,9 +130,11 @@ def _classes(labels: NDArray[Any]) -> NDArray[Any]:
     return (rows.argmax(axis=1) if rows.shape[1] > 1 else rows[:, 0]).astype(np.int64)
 
 
-def _column(group: RowGroup, name: str, column: TensorColumn) -> NDArray[Any]:
+def _column(group: RowGroup, data: DatasetRef, column: TensorColumn) -> NDArray[Any]:
     """A stored column of one file, ``(rows, elements)``."""
     import pyarrow.parquet as pq
+
+    name = data.columns.stored_name(column)
 
     system, path = arrow_file_system(group.url)
     with system.open_input_file(path) as file:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.data.cast import cast, cast_decimals
-from spark_dlobd.data.checks import INDICATOR, bit
-from spark_dlobd.data.storage_schema import STORED_NAMES, is_number, stored_type
-from spark_dlobd.job.columns import ColumnSpec, TensorColumn
+from spark_dlobd.data.checks import INDICATOR, PROBLEMS, place_of, words_of
+from spark_dlobd.data.storage_schema import is_number, stored_type
+from spark_dlobd.job.columns import ColumnSpec, Role, TensorColumn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,17 +22,36 @@ if TYPE_CHECKING:
 
 VALIDATION = "validation"
 REASON = "reason"
+"""Prefix of the columns that hold what is wrong with a row."""
 _MAX_BATCH_BYTES = 2**30
 
 
 def encoded_schema(columns: ColumnSpec, with_split: bool) -> str:
-    """DDL of what `encode_batches` yields: tensors, split, reason and what was seen."""
-    stored = zip(STORED_NAMES, columns.all, strict=False)
+    """DDL of what `encode_batches` yields: tensors, split, reasons and what was seen."""
+    stored = zip(columns.stored_names, columns.all, strict=True)
     fields = [f"{name} {stored_type(column)}" for name, column in stored]
     if with_split:
         fields.append(f"{VALIDATION} boolean")
-    extra = [f"{REASON} bigint", "length_features int", "length_label int", "bad_label double"]
-    return ", ".join(fields + extra)
+    fields += [f"{REASON}_{word} bigint" for word in range(words_of(columns))]
+    fields += [f"{name} {kind}" for name, kind in seen_fields(columns).items()]
+    return ", ".join(fields)
+
+
+def seen_fields(columns: ColumnSpec) -> dict[str, str]:
+    """What is told of values that do not fit, beside the reasons -> its Spark type.
+
+    ``length_<stored>`` of a row whose length is wrong, ``class_<stored>`` of a label outside
+    the classes, ``place_<stored>`` of the first bad element of columns side by side.
+    """
+    found = {}
+    for name, role, column in zip(columns.stored_names, columns.roles, columns.all, strict=True):
+        if column.num_classes is not None:
+            found[f"class_{name}"] = "double"
+        elif role != "weight":
+            found[f"length_{name}"] = "int"
+        if column.beside:
+            found[f"place_{name}"] = "int"
+    return found
 
 
 def encode_batches(
@@ -63,10 +82,14 @@ def decoded(stored: pa.Array, column: TensorColumn) -> NDArray[Any]:
 
 def _pieces(batch: pa.RecordBatch, columns: ColumnSpec) -> Iterator[pa.RecordBatch]:
     """Slices whose binary columns stay within Arrow's 32-bit offsets."""
-    pieces = 1 + max(batch.nbytes, batch.num_rows * columns.features.size) // _MAX_BATCH_BYTES
+    pieces = 1 + max(batch.nbytes, batch.num_rows * _widest(columns)) // _MAX_BATCH_BYTES
     rows = -(-batch.num_rows // pieces)
     for start in range(0, batch.num_rows, max(rows, 1)):
         yield batch.slice(start, rows)
+
+
+def _widest(columns: ColumnSpec) -> int:
+    return max(column.size for column in columns.inputs)
 
 
 @dataclass
@@ -80,15 +103,21 @@ class EncodedColumn:
     offsets : ndarray of int of shape (rows + 1,)
         Where each row begins and the last one ends in `values`.
     reasons : ndarray of int64 of shape (rows,)
-        Bits of what is wrong with each row (`spark_dlobd.data.checks.bit`).
-    seen : dict of str to pyarrow.Array
-        Lengths and labels that do not fit.
+        Bits of what is wrong with each row, in the order of `spark_dlobd.data.checks.PROBLEMS`.
+    lengths : pyarrow.Array or None
+        Of each row where it is wrong, else null.
+    classes : pyarrow.Array or None
+        Labels outside the classes, else null.
+    places : pyarrow.Array or None
+        Position of the first bad element of each row, else null; of columns side by side.
     """
 
     values: NDArray[Any]
     offsets: NDArray[Any]
     reasons: Bits
-    seen: dict[str, pa.Array] = field(default_factory=dict)
+    lengths: pa.Array | None = None
+    classes: pa.Array | None = None
+    places: pa.Array | None = None
 
     def stored(self, column: TensorColumn) -> pa.Array:
         """Array as it is written."""
@@ -118,28 +147,39 @@ def _encoded(batch: pa.RecordBatch, columns: ColumnSpec) -> pa.RecordBatch:
 
     rows = batch.num_rows
     names, arrays = [], []
-    reasons = np.zeros(rows, np.int64)
-    seen: dict[str, pa.Array] = {}
-    for index, (name, column) in enumerate(zip(STORED_NAMES, columns.all, strict=False)):
-        made = encode_column(batch.column(index), column, index)
+    reasons = [np.zeros(rows, np.int64) for _ in range(words_of(columns))]
+    seen: dict[str, pa.Array | None] = {}
+    all_of = zip(columns.stored_names, columns.roles, columns.all, strict=True)
+    for index, (name, role, column) in enumerate(all_of):
+        made = encode_column(batch.column(index), column, role)
         names.append(name)
         arrays.append(made.stored(column))
-        reasons |= made.reasons
-        seen.update({f"{key}": value for key, value in made.seen.items()})
+        word, shift = place_of(index)
+        reasons[word] |= made.reasons << shift
+        seen |= {
+            f"length_{name}": made.lengths,
+            f"class_{name}": made.classes,
+            f"place_{name}": made.places,
+        }
     if VALIDATION in batch.schema.names:
         split = batch.column(batch.schema.get_field_index(VALIDATION))
         given = _filled(split)
-        reasons |= _flag(_nulls(split), INDICATOR, "null") | _flag(given < 0, INDICATOR, "range")
+        word, shift = INDICATOR
+        found = _flag(_nulls(split), "null") | _flag(given < 0, "range")
+        reasons[word] |= found << shift
         names.append(VALIDATION)
         arrays.append(pa.array(given == 1))
-    none = {"length_features": pa.int32(), "length_label": pa.int32(), "bad_label": pa.float64()}
-    names += [REASON, *none]
-    arrays.append(pa.array(reasons))
-    arrays += [seen.get(name, pa.nulls(rows, kind)) for name, kind in none.items()]
+    names += [f"{REASON}_{word}" for word in range(len(reasons))]
+    arrays += [pa.array(word) for word in reasons]
+    for name, kind in seen_fields(columns).items():
+        values = seen[name]
+        none = pa.int32() if kind == "int" else pa.float64()
+        names.append(name)
+        arrays.append(pa.nulls(rows, none) if values is None else values)
     return pa.RecordBatch.from_arrays(arrays, names=names)
 
 
-def encode_column(source: pa.Array, column: TensorColumn, index: int) -> EncodedColumn:
+def encode_column(source: pa.Array, column: TensorColumn, role: Role = "features") -> EncodedColumn:
     """Cast and check one column; what training and scoring do alike. Runs on each worker.
 
     Parameters
@@ -148,33 +188,33 @@ def encode_column(source: pa.Array, column: TensorColumn, index: int) -> Encoded
         What `spark_dlobd.data.columns.expression` gives: numbers, lists of numbers, bytes.
     column : TensorColumn
         What they are to be.
-    index : int
-        Its place among features, label and weight.
+    role : {"features", "label", "weight"}
+        What it is for.
     """
     import pyarrow as pa
 
     if column.num_classes is not None:
-        return _class_label(source, column, index)
+        return _class_label(source, column)
     if pa.types.is_list(source.type) or pa.types.is_large_list(source.type):
-        return _list(source, column, index)
+        return _list(source, column)
     if pa.types.is_binary(source.type) or pa.types.is_large_binary(source.type):
-        return _binary(source, column, index)
-    return _number(source, column, index)
+        return _binary(source, column)
+    return _number(source, column, role)
 
 
-def _number(source: pa.Array, column: TensorColumn, index: int) -> EncodedColumn:
+def _number(source: pa.Array, column: TensorColumn, role: Role) -> EncodedColumn:
     """A feature, a regression label or a weight of one element."""
     import numpy as np
 
     nulls = _nulls(source)
     values, marks = _cast(source, column)
-    reasons = _flag(nulls, index, "null") | _flags(marks, ~nulls, index)
-    if STORED_NAMES[index] == "weight":
-        reasons |= _flag((values < 0) & ~nulls, index, "negative")
+    reasons = _flag(nulls, "null") | _flags(marks, ~nulls)
+    if role == "weight":
+        reasons |= _flag((values < 0) & ~nulls, "negative")
     return EncodedColumn(values, np.arange(len(values) + 1), reasons)
 
 
-def _class_label(source: pa.Array, column: TensorColumn, index: int) -> EncodedColumn:
+def _class_label(source: pa.Array, column: TensorColumn) -> EncodedColumn:
     import numpy as np
     import pyarrow as pa
 
@@ -183,15 +223,13 @@ def _class_label(source: pa.Array, column: TensorColumn, index: int) -> EncodedC
     classes, marks = cast(values, column.dtype)
     outside = (classes < 0) | (classes >= (column.num_classes or 0))
     outside |= marks.pop("range", np.zeros(len(values), bool))
-    reasons = (
-        _flag(nulls, index, "null") | _flags(marks, ~nulls, index) | _flag(outside, index, "range")
-    )
+    reasons = _flag(nulls, "null") | _flags(marks, ~nulls) | _flag(outside, "range")
     seen = pa.array(values, pa.float64(), mask=~outside)
     offsets = np.arange(len(values) + 1)
-    return EncodedColumn(np.where(outside, 0, classes), offsets, reasons, {"bad_label": seen})
+    return EncodedColumn(np.where(outside, 0, classes), offsets, reasons, classes=seen)
 
 
-def _list(source: pa.Array, column: TensorColumn, index: int) -> EncodedColumn:
+def _list(source: pa.Array, column: TensorColumn) -> EncodedColumn:
     """An array or vector: its Arrow values are the bytes of the tensors already."""
     import numpy as np
     import pyarrow as pa
@@ -204,17 +242,34 @@ def _list(source: pa.Array, column: TensorColumn, index: int) -> EncodedColumn:
     child = source.values.slice(first, last - first)
     offsets = np.subtract(offsets, first)
     values, marks = _cast(child, column)
-    reasons, seen = _checked_lengths(source, offsets, column, index)
+    reasons, lengths = _checked_lengths(source, offsets, column)
     present = np.ones(len(child), bool)
     if child.null_count:
         present = ~_nulls(child)
-        reasons |= _flag(_rows_with(~present, offsets), index, "null_element")
+        reasons |= _flag(_rows_with(~present, offsets), "null_element")
+    bad = ~present
     for problem, elements in marks.items():
-        reasons |= _flag(_rows_with(elements & present, offsets), index, problem)
-    return EncodedColumn(values, offsets, reasons, seen)
+        reasons |= _flag(_rows_with(elements & present, offsets), problem)
+        bad |= elements
+    places = _first_places(bad, offsets) if column.beside else None
+    return EncodedColumn(values, offsets, reasons, lengths, places=places)
 
 
-def _binary(source: pa.Array, column: TensorColumn, index: int) -> EncodedColumn:
+def _first_places(bad: NDArray[np.bool_], offsets: NDArray[Any]) -> pa.Array:
+    """Position within its row of the first marked element; null where there is none."""
+    import numpy as np
+    import pyarrow as pa
+
+    found = np.flatnonzero(bad)
+    rows, first = np.unique(np.searchsorted(offsets, found, side="right") - 1, return_index=True)
+    places = np.zeros(len(offsets) - 1, np.int32)
+    places[rows] = found[first] - offsets[rows]
+    none = np.ones(len(places), bool)
+    none[rows] = False
+    return pa.array(places, pa.int32(), mask=none)
+
+
+def _binary(source: pa.Array, column: TensorColumn) -> EncodedColumn:
     import numpy as np
     import pyarrow as pa
 
@@ -225,24 +280,23 @@ def _binary(source: pa.Array, column: TensorColumn, index: int) -> EncodedColumn
     data = np.frombuffer(source.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
     offsets = np.subtract(offsets, offsets[0])
     values, marks = cast(data, column.dtype)
-    reasons, seen = _checked_lengths(source, offsets, column, index)
+    reasons, lengths = _checked_lengths(source, offsets, column)
     for problem, elements in marks.items():
-        reasons |= _flag(_rows_with(elements, offsets), index, problem)
-    return EncodedColumn(values, offsets, reasons, seen)
+        reasons |= _flag(_rows_with(elements, offsets), problem)
+    return EncodedColumn(values, offsets, reasons, lengths)
 
 
 def _checked_lengths(
-    source: pa.Array, offsets: NDArray[Any], column: TensorColumn, index: int
-) -> tuple[Bits, dict[str, pa.Array]]:
+    source: pa.Array, offsets: NDArray[Any], column: TensorColumn
+) -> tuple[Bits, pa.Array]:
     import numpy as np
     import pyarrow as pa
 
     nulls, lengths = _nulls(source), np.diff(offsets)
     wrong = (lengths != column.size) & ~nulls
     problem = "shape" if column.nested else "length"
-    reasons = _flag(nulls, index, "null") | _flag(wrong, index, problem)
-    seen = pa.array(lengths, pa.int32(), mask=~wrong)
-    return reasons, {f"length_{STORED_NAMES[index]}": seen}
+    reasons = _flag(nulls, "null") | _flag(wrong, problem)
+    return reasons, pa.array(lengths, pa.int32(), mask=~wrong)
 
 
 def _cast(source: pa.Array, column: TensorColumn) -> tuple[NDArray[Any], Marks]:
@@ -254,19 +308,19 @@ def _cast(source: pa.Array, column: TensorColumn) -> tuple[NDArray[Any], Marks]:
     return cast(_filled(source), column.dtype)
 
 
-def _flags(marks: Marks, present: NDArray[np.bool_], index: int) -> Bits:
+def _flags(marks: Marks, present: NDArray[np.bool_]) -> Bits:
     import numpy as np
 
     reasons = np.zeros(len(present), np.int64)
     for problem, rows in marks.items():
-        reasons |= _flag(rows & present, index, problem)
+        reasons |= _flag(rows & present, problem)
     return reasons
 
 
-def _flag(rows: NDArray[np.bool_], index: int, problem: str) -> Bits:
+def _flag(rows: NDArray[np.bool_], problem: str) -> Bits:
     import numpy as np
 
-    return rows.astype(np.int64) << bit(index, problem)
+    return rows.astype(np.int64) << PROBLEMS.index(problem)
 
 
 def _rows_with(elements: NDArray[np.bool_], offsets: NDArray[Any]) -> NDArray[np.bool_]:

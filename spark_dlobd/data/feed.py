@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from spark_dlobd.job.columns import TensorColumn
+from spark_dlobd.job.columns import ColumnSpec
 from spark_dlobd.processes.python_worker import keep_memory
 
 if TYPE_CHECKING:
@@ -18,9 +18,8 @@ _STEPS_AHEAD = 4
 
 def step_dataset(
     blocks: Callable[[], Iterator[Block]],
-    columns: Sequence[TensorColumn],
+    columns: ColumnSpec,
     steps: int,
-    cast_to: str | None,
     transform: Callable[..., tuple[Any, ...]] | None = None,
 ) -> tf.data.Dataset:
     """One element per step from blocks of many steps. Runs on each worker.
@@ -31,19 +30,19 @@ def step_dataset(
     ----------
     blocks : callable
         Starts a pass.
-    columns : sequence of TensorColumn
-        Features, label and, where there is one, weight.
+    columns : ColumnSpec
+        What the blocks hold.
     steps : int
         Steps of a pass.
-    cast_to : str or None
-        dtype of the features.
     transform : callable, optional
-        Function of a step's tensors; runs in the thread that reads ahead.
+        Function of what a step takes, ``(x, y)`` or ``(x, y, sample_weight)``; runs in the
+        thread that reads ahead.
     """
     import tensorflow as tf
 
     signature = tuple(
-        tf.TensorSpec((None, None, *column.shape), tf.as_dtype(column.dtype)) for column in columns
+        tf.TensorSpec((None, None, *column.shape), tf.as_dtype(column.dtype))
+        for column in columns.all
     )
     # Converted functions leave source files in the temporary directory of a killed process.
     plain = tf.autograph.experimental.do_not_convert
@@ -51,17 +50,29 @@ def step_dataset(
     dataset = tf.data.Dataset.from_generator(
         lambda: _stacked(blocks()), output_signature=signature
     ).flat_map(plain(lambda *block: tf.data.Dataset.from_tensor_slices(block)))
-    casts = cast_to is not None and tf.as_dtype(cast_to) != signature[0].dtype
-    if casts or transform is not None:
+    casts = any(column.takes for column in columns.inputs)
+    several = any(side.kind != "one" for side in (columns.x, columns.y))
+    if casts or several or transform is not None:
 
-        def prepare(features: Any, *others: Any) -> tuple[Any, ...]:
-            element = (tf.cast(features, cast_to) if casts else features, *others)
+        def prepare(*tensors: Any) -> tuple[Any, ...]:
+            element = columns.packed(cast_inputs(columns, tensors))
             return element if transform is None else transform(*element)
 
         # one function, as each takes milliseconds of an epoch's beginning
         dataset = dataset.map(plain(prepare), num_parallel_calls=1 if casts else None)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
     return dataset.prefetch(_STEPS_AHEAD).with_options(_options())
+
+
+def cast_inputs(columns: ColumnSpec, tensors: Sequence[Any]) -> list[Any]:
+    """Tensors of a batch with inputs in the types that the network takes."""
+    import tensorflow as tf
+
+    given = list(tensors)
+    for place, column in enumerate(columns.inputs):
+        if column.takes:
+            given[place] = tf.cast(given[place], column.takes)
+    return given
 
 
 def _stacked(blocks: Iterator[Block]) -> Iterator[tuple[Any, ...]]:

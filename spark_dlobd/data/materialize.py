@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from spark_dlobd.data.checks import all_checks, invalid_rows_error
+from spark_dlobd.data.checks import all_checks, invalid_rows_error, words_of
 from spark_dlobd.data.columns import check_indicator, check_roles, quoted, tensor_expressions
-from spark_dlobd.data.encode import REASON, VALIDATION, encode_batches, encoded_schema
+from spark_dlobd.data.encode import (
+    REASON,
+    VALIDATION,
+    encode_batches,
+    encoded_schema,
+    seen_fields,
+)
 from spark_dlobd.data.rebalance import rebalance
 from spark_dlobd.data.request import ROW_GROUP_BYTES, Request
 from spark_dlobd.data.row_groups import usable_reader
 from spark_dlobd.data.split import ValidationSplit
 from spark_dlobd.data.storage import CacheDirectory, count_rows
-from spark_dlobd.data.storage_schema import STORED_NAMES
 from spark_dlobd.errors import DataError, TrainingTimeoutError
 from spark_dlobd.job.columns import ColumnSpec, InvalidRows
 from spark_dlobd.job.dataset import DatasetRef, ReaderName, RowGroup
@@ -95,8 +100,8 @@ def materialize(
     Examples
     --------
     >>> spec = ColumnSpec(  # doctest: +SKIP
-    ...     feature_column(df.schema, "features", (784,)),
-    ...     label_column(df.schema, "label", num_classes=10),
+    ...     (feature_column(df.schema, "features", (784,)),),
+    ...     (label_column(df.schema, "label", num_classes=10),),
     ... )
     >>> with materialize(df, spec, world_size=2) as data:  # doctest: +SKIP
     ...     plan = ShardPlan.of(data.train, world_size=2, batch_size=128, seed=1)
@@ -115,7 +120,7 @@ def materialized(df: DataFrame, request: Request, world_size: int) -> Iterator[D
     _check_columns(df, request)
     scope = current_scope()
     if scope is not None:
-        data = scope.dataset(df, request, partial(write_rows, world_size=world_size))
+        data = scope.dataset(df, request, functools.partial(write_rows, world_size=world_size))
         _check_sizes(data, request, world_size)
         yield data
         return
@@ -154,14 +159,7 @@ def _check_columns(df: DataFrame, request: Request) -> None:
     columns = request.columns
     if request.indicator is not None:
         check_indicator(df.schema, request.indicator)
-    check_roles(
-        {
-            "featuresCol": columns.features.name,
-            "labelCol": columns.label.name,
-            "weightCol": None if columns.weight is None else columns.weight.name,
-            "validationIndicatorCol": request.indicator,
-        }
-    )
+    check_roles(columns, request.indicator)
 
 
 def write_rows(
@@ -286,21 +284,22 @@ def _checked_rows(df: DataFrame, request: Request, observation: Observation) -> 
     from pyspark.sql import functions as F
 
     expressions = tensor_expressions(df.schema, request.columns)
-    stored = list(STORED_NAMES[: len(expressions)])
+    stored = list(request.columns.stored_names)
     split = _split_expression(request.validation)
     if split is not None:
         expressions.append(split.alias(VALIDATION))
         stored.append(VALIDATION)
     encoded = df.select(*expressions).mapInArrow(
-        partial(
+        functools.partial(
             run_checked,
-            function=partial(encode_batches, columns=request.columns),
+            function=functools.partial(encode_batches, columns=request.columns),
             version=installed_version(),
         ),
         encoded_schema(request.columns, split is not None),
     )
     observed = encoded.observe(observation, *_counts(request))
-    return observed.where(F.col(REASON) == 0).select(*stored)
+    good = [F.col(f"{REASON}_{word}") == 0 for word in range(words_of(request.columns))]
+    return observed.where(functools.reduce(lambda one, other: one & other, good)).select(*stored)
 
 
 def _split_expression(validation: ValidationSplit | None) -> Column | None:
@@ -321,15 +320,21 @@ def _counts(request: Request) -> list[Column]:
     """Metrics of the one pass: rows, bad rows, and what is wrong with them."""
     from pyspark.sql import functions as F
 
-    reason = F.col(REASON)
-    counts = [F.count(F.lit(1)).alias("rows"), F.count_if(reason != 0).alias("bad")]
+    reasons = [F.col(f"{REASON}_{word}") for word in range(words_of(request.columns))]
+    bad = functools.reduce(lambda one, other: one | other, [word != 0 for word in reasons])
+    counts = [F.count(F.lit(1)).alias("rows"), F.count_if(bad).alias("bad")]
     for check in all_checks(request.columns, request.indicator):
-        counts.append(F.count_if(reason.bitwiseAND(1 << check.bit) != 0).alias(check.key))
-    for role in ("features", "label"):
-        lengths = F.slice(F.array_sort(F.collect_set(f"length_{role}")), 1, 10)
-        counts.append(F.concat_ws(", ", lengths.cast("array<string>")).alias(f"lengths_{role}"))
-    counts.append(F.min("bad_label").alias("label_min"))
-    counts.append(F.max("bad_label").alias("label_max"))
+        found = reasons[check.word].bitwiseAND(1 << check.bit) != 0
+        counts.append(F.count_if(found).alias(check.key))
+    for name in seen_fields(request.columns):
+        what, _, stored = name.partition("_")
+        if what in ("length", "place"):
+            some = F.slice(F.array_sort(F.collect_set(name)), 1, 10)
+            text = F.concat_ws(", ", some.cast("array<string>"))
+            counts.append(text.alias(f"{what}s_{stored}"))
+        else:
+            counts.append(F.min(name).alias(f"least_{stored}"))
+            counts.append(F.max(name).alias(f"most_{stored}"))
     return counts
 
 
@@ -393,7 +398,7 @@ def _judged(metrics: Mapping[str, Any], request: Request) -> int:
     if bad == 0:
         return 0
     checks = all_checks(request.columns, request.indicator)
-    error = invalid_rows_error(checks, request.columns, metrics, total, bad)
+    error = invalid_rows_error(checks, metrics, total, bad)
     if request.handle_invalid == "error" or bad == total:
         raise error
     _log.warning("Left out by handleInvalid='skip': %s", error)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from spark_dlobd.data.block import Block
 from spark_dlobd.data.prefetch import read_ahead
 from spark_dlobd.data.row_groups import ReadRowGroups, row_group_reader
-from spark_dlobd.data.storage_schema import STORED_NAMES
 from spark_dlobd.data.window import Columns, Window
 from spark_dlobd.errors import ConfigurationError, TrainingError
 from spark_dlobd.job.columns import TensorColumn, numpy_dtype
@@ -91,11 +90,13 @@ class ShardReader:
         self.seconds_reading = 0.0
         self.error: BaseException | None = None
         self._groups = data.row_groups(split)
+        self._spec = data.columns
         self._columns = data.columns.all
+        self._names = data.columns.stored_names
         self._plan = plan
         self._rank = rank
         self._read = read or row_group_reader(data.reader)
-        row_bytes = sum(column.row_bytes for column in self._columns)
+        row_bytes = data.columns.row_bytes
         self._window_rows = max(1, window_bytes // row_bytes)
         self._block_rows = max(1, block_bytes // row_bytes)
         self._local_sizes = plan.local_batch_sizes(rank)
@@ -122,32 +123,27 @@ class ShardReader:
         """
         return self._pass(self.epoch)
 
-    def dataset(
-        self,
-        cast_to: str | None = None,
-        transform: Callable[..., tuple[Any, ...]] | None = None,
-    ) -> tf.data.Dataset:
+    def dataset(self, transform: Callable[..., tuple[Any, ...]] | None = None) -> tf.data.Dataset:
         """Return the same pass as a dataset with one element per step.
 
         Each iteration is one epoch, the one that `epoch` says when it begins.
 
         Parameters
         ----------
-        cast_to : str, optional
-            dtype of the features, cast a whole batch at a time. Default: as stored.
         transform : callable, optional
-            Function of the tensors of a step, after the cast, that returns as many. It is
-            traced into TensorFlow's graph and runs ahead of the steps.
+            Function of what a step takes that returns the like. It is traced into
+            TensorFlow's graph and runs ahead of the steps.
 
         Returns
         -------
         tf.data.Dataset
-            ``(x, y)`` or ``(x, y, sample_weight)`` with ``local_batch_sizes(rank)[step]`` rows.
+            ``(x, y)`` or ``(x, y, sample_weight)`` with ``local_batch_sizes(rank)[step]`` rows,
+            inputs in the types that the network takes.
         """
         from spark_dlobd.data.feed import step_dataset
 
         steps = len(self._local_sizes)
-        return step_dataset(self.blocks, self._columns, steps, cast_to, transform)
+        return step_dataset(self.blocks, self._spec, steps, transform)
 
     def _pass(self, epoch: int) -> Iterator[Block]:
         self.error = None
@@ -220,17 +216,16 @@ class ShardReader:
     def _row_groups(self, epoch: int) -> Iterator[Columns]:
         ranges: Sequence[RowRange] = self._plan.ranges(epoch, self._rank)
         groups = [self._groups[piece.group] for piece in ranges]
-        names = STORED_NAMES[: len(self._columns)]
-        for piece, columns in zip(ranges, self._read(groups, names), strict=True):
-            for name, column in zip(names, self._columns, strict=True):
+        for piece, columns in zip(ranges, self._read(groups, self._names), strict=True):
+            for name, column in zip(self._names, self._columns, strict=True):
                 _check_width(name, columns[name], column)
-            yield tuple(columns[name][piece.start : piece.stop] for name in names)
+            yield tuple(columns[name][piece.start : piece.stop] for name in self._names)
 
     def _block(self, rows: Columns, steps: int) -> Block:
-        arrays = [
+        arrays = (
             _decoded(stored, column) for stored, column in zip(rows, self._columns, strict=True)
-        ]
-        return Block(arrays[0], arrays[1], arrays[2] if len(arrays) > 2 else None, steps)
+        )
+        return Block(tuple(arrays), steps)
 
 
 def _ordered(pieces: list[Columns], generator: np.random.Generator | None) -> Window:

@@ -93,7 +93,7 @@ def _content(df: DataFrame, request: Request) -> tuple[int, str]:
 
     from spark_dlobd.data.columns import quoted
 
-    names = [column.name for column in request.columns.all]
+    names = [name for column in request.columns.all for name in column.sources]
     if request.indicator is not None:
         names.append(request.indicator)
     hashes = F.xxhash64(*[F.col(quoted(name)) for name in names]).cast("decimal(20,0)")

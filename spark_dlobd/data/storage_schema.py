@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from spark_dlobd.job.columns import TensorColumn
 
-STORED_NAMES = ("features", "label", "weight")
-"""Names of the stored columns, in the order of `ColumnSpec.all`."""
-
 # Spark has no unsigned byte, so uint8 is widened.
 _SCALAR_TYPES = {
     "uint8": "smallint",

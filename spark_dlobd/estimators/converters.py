@@ -6,19 +6,27 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from spark_dlobd.conversion import picklable, reject, reject_type, text
+from spark_dlobd.conversion import by_name, names, picklable, reject, reject_type, text
 from spark_dlobd.errors import ConfigurationError, ModelError
 from spark_dlobd.job.target import Target
 
 
 @picklable
-def keras_config(name: str) -> Callable[[Any], Any]:
-    """A Keras name, a serialized config, or an object that becomes one."""
-    expected = "a Keras name, a config dict, or a Keras object"
+def keras_config(name: str, several: bool = False) -> Callable[[Any], Any]:
+    """A Keras name, a serialized config, or an object that becomes one.
+
+    With `several` also a dict of these by output, or a list in the order of outputs.
+    """
+    by_output = ", a dict of these by output" if several else ""
+    expected = f"a Keras name, a config dict, or a Keras object{by_output}"
 
     def convert(value: Any) -> Any:
         if isinstance(value, str) and value:
             return value
+        if several and _is_by_output(value):
+            return {str(output): None if v is None else convert(v) for output, v in value.items()}
+        if several and isinstance(value, (list, tuple)):
+            return [None if item is None else convert(item) for item in value]
         if isinstance(value, Mapping) or (
             not isinstance(value, (str, type)) and (hasattr(value, "get_config") or callable(value))
         ):
@@ -29,16 +37,58 @@ def keras_config(name: str) -> Callable[[Any], Any]:
 
 
 @picklable
-def keras_configs(name: str) -> Callable[[Any], list[Any]]:
-    """A list of what `keras_config` takes."""
+def keras_configs(name: str) -> Callable[[Any], Any]:
+    """A list of what `keras_config` takes, or such lists by output."""
     convert_one = keras_config(name)
+    expected = "a list of Keras names, config dicts or Keras metrics, or a dict of these by output"
 
-    def convert(value: Any) -> list[Any]:
+    def convert(value: Any) -> Any:
+        if _is_by_output(value):
+            return {str(output): _of_output(v) for output, v in value.items()}
         if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence):
-            raise reject_type(name, "a list of Keras names, config dicts or Keras metrics", value)
-        return [convert_one(item) for item in value]
+            raise reject_type(name, expected, value)
+        return [_of_output(v) if isinstance(v, (list, tuple)) else convert_one(v) for v in value]
+
+    def _of_output(value: Any) -> Any:
+        if value is None:
+            return []
+        return [convert_one(v) for v in (value if isinstance(value, (list, tuple)) else [value])]
 
     return convert
+
+
+def _is_by_output(value: Any) -> bool:
+    return isinstance(value, Mapping) and "class_name" not in value and "module" not in value
+
+
+def input_columns(value: Any) -> dict[str, Any]:
+    """Inputs of a network -> a column, or a list of columns side by side."""
+    listed, one = names("inputs"), text("inputs")
+
+    def columns(given: Any) -> Any:
+        return one(given) if isinstance(given, str) else listed(given)
+
+    return by_name("inputs", "inputs of the network to columns or lists of columns", columns)(value)
+
+
+def output_columns(value: Any) -> dict[str, str]:
+    """Columns under the names they would have -> other names, empty to leave one out."""
+
+    def name(given: Any) -> str:
+        if not isinstance(given, str):
+            raise reject_type("outputCols", "a dict of columns to names", value)
+        return given
+
+    return by_name("outputCols", "columns to names", name)(value)
+
+
+def weight_columns(value: Any) -> Any:
+    """A column, or outputs of a network -> columns."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return by_name("weightCol", "outputs to columns", text("weightCol"))(value)
+    raise reject_type("weightCol", "a str, or a dict of outputs to columns", value)
 
 
 def backend_config(value: Any) -> Any:

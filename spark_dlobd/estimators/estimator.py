@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyspark.ml.base import Predictor
@@ -132,18 +132,23 @@ class DLEstimator(Predictor[DLModel], FitSettings, MLReadable["DLEstimator"], ML
         *,
         model: Any = None,
         featuresCol: str | None = None,
+        inputCols: Sequence[str] | None = None,
+        inputs: Mapping[str, Any] | None = None,
         labelCol: str | None = None,
-        weightCol: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        weightCol: str | Mapping[str, str] | None = None,
         validationIndicatorCol: str | None = None,
         validationFraction: float | None = None,
         predictionCol: str | None = None,
         probabilityCol: str | None = None,
         rawPredictionCol: str | None = None,
+        outputCols: Mapping[str, str] | None = None,
         thresholds: list[float] | None = None,
         loss: Any = None,
+        lossWeights: Mapping[str, float] | None = None,
         optimizer: Any = None,
         optimizerState: str | None = None,
-        metrics: list[Any] | None = None,
+        metrics: Any = None,
         learningRate: float | None = None,
         batchSize: int | None = None,
         epochs: int | None = None,

@@ -22,6 +22,7 @@ from spark_dlobd.processes.python_worker import (
     speed_up_worker,
 )
 from spark_dlobd.processes.tensorflow_import import import_tensorflow
+from spark_dlobd.training.output import reductions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,7 +79,7 @@ def evaluate(
     config = fitted.network.compile_config
     _check_compiled(config)
     network = _compiled(fitted.network)
-    columns = column_spec(stage, dataset.schema, network, config, fitted.output)
+    columns = column_spec(stage, dataset.schema, network, config, fitted.specs)
     check_mergeable(keras_codec.built_metrics(network, columns))
     prepare_workers(dataset.sparkSession)
     sent, digest = cache.get(dataset.sparkSession, fitted.network)
@@ -94,9 +95,10 @@ def evaluate(
     found = map_valid_rows(dataset, columns, invalid, function, _SCHEMA)
     for row in found:
         _check_names(json.loads(row["names"]), network)
-    if columns.weight is not None and not any(row["counts"] for row in found):
+    if columns.weights and not any(row["counts"] for row in found):
+        named = ", ".join(f"'{weight.name}'" for weight in columns.weights)
         raise DataError(
-            f"All rows have weight 0, by weight column '{columns.weight.name}': the loss would be "
+            f"All rows have weight 0, by weight column {named}: the loss would be "
             "0 whatever the network says. Give some rows a weight above 0, or leave weightCol out."
         )
     return merged_metrics(network, [_unpacked(bytes(row["states"])) for row in found])
@@ -141,7 +143,7 @@ def evaluate_batches(
 
     speed_up_worker()
     counts: list[bool] = []
-    steps = _noted(_steps(batches, plan), counts)
+    steps = _steps(batches, plan, counts)
     first = next(steps, None)
     if first is None:
         return
@@ -165,31 +167,25 @@ def evaluate_batches(
 
 
 def _steps(
-    batches: Iterable[pa.RecordBatch], plan: EvaluationPlan
-) -> Iterator[tuple[NDArray[Any], ...]]:
-    """Features, labels and perhaps weights of one call each."""
+    batches: Iterable[pa.RecordBatch], plan: EvaluationPlan, counts: list[bool]
+) -> Iterator[tuple[Any, ...]]:
+    """Features, labels and perhaps weights of one call each; notes whether a row has a weight."""
     from spark_dlobd.data.encode import decoded
 
+    columns = plan.columns
+    weights = len(columns.all) - len(columns.weights)
     for batch in batches:
         arrays = [
-            decoded(batch.column(index), column) for index, column in enumerate(plan.columns.all)
+            decoded(batch.column(index), column).astype(column.network_dtype, copy=False)
+            for index, column in enumerate(columns.all)
         ]
         for start in range(0, batch.num_rows, plan.batch_size):
-            yield tuple(array[start : start + plan.batch_size] for array in arrays)
+            step = [array[start : start + plan.batch_size] for array in arrays]
+            counts.append(not columns.weights or any(np.any(one) for one in step[weights:]))
+            yield columns.packed(step)
 
 
-def _noted(
-    steps: Iterator[tuple[NDArray[Any], ...]], counts: list[bool]
-) -> Iterator[tuple[NDArray[Any], ...]]:
-    """Note of each call whether a row of it has a weight above 0."""
-    for arrays in steps:
-        counts.append(len(arrays) < 3 or bool(np.any(arrays[2])))
-        yield arrays
-
-
-def _all_of(
-    first: tuple[NDArray[Any], ...], rest: Iterator[tuple[NDArray[Any], ...]]
-) -> Iterator[tuple[NDArray[Any], ...]]:
+def _all_of(first: tuple[Any, ...], rest: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
     yield first
     yield from rest
 
@@ -231,10 +227,9 @@ def _check_compiled(config: Mapping[str, Any]) -> None:
             "evaluate needs a network that is compiled with a loss. Compile the Keras model before "
             "setModel(keras_model); DLEstimator.fit(df) returns one that is."
         )
-    loss = config.get("loss")
-    options = loss.get("config") if isinstance(loss, dict) else None
-    reduction = options.get("reduction") if isinstance(options, dict) else None
-    if reduction not in (None, "sum_over_batch_size", "mean"):
+    for reduction in reductions(config):
+        if reduction in ("sum_over_batch_size", "mean"):
+            continue
         raise ConfigurationError(
             f"evaluate gives the mean of the loss over rows. Got a loss with reduction="
             f"{reduction!r}, which depends on how rows fall into batches: compile the network with "

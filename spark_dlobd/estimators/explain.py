@@ -12,13 +12,14 @@ from spark_dlobd.cost.cluster import probe_cluster
 from spark_dlobd.cost.explanation import Explanation
 from spark_dlobd.cost.measured import ClusterCost, StepCost
 from spark_dlobd.cost.model import Prediction, Way, Workload, predict, way_of
-from spark_dlobd.cost.sample import row_bytes, sample
+from spark_dlobd.cost.sample import sample
 from spark_dlobd.cost.step import probe_step
 from spark_dlobd.data.materialize import count_split
 from spark_dlobd.errors import ConfigurationError
 from spark_dlobd.estimators.preparation import Prepared, prepare
 from spark_dlobd.spark import slots
 from spark_dlobd.training import keras_codec
+from spark_dlobd.training.signature import outputs_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -57,7 +58,6 @@ def explain(
         prepared.job.columns,
         config.batch_size,
         prepared.request.handle_invalid,
-        keras_codec.input_dtype(model),
     )
     together = min(max(counts), _MOST_PROBED)
     cluster = probe_cluster(spark, together)
@@ -69,8 +69,8 @@ def explain(
     asked = (prepared.choice.backend.name, config.world_size)
     return Explanation(
         model=str(model.name),
-        input_shape=prepared.job.columns.features.shape,
-        output_shape=tuple(model.output_shape[1:]),
+        input_shapes=tuple(column.shape for column in prepared.job.columns.inputs),
+        output_shapes=tuple(one.shape for one in outputs_of(model).tensors),
         weights=work.weights,
         variables=len(model.trainable_variables),
         row_counts=(train, held),
@@ -151,7 +151,7 @@ def _workload(prepared: Prepared, model: Any, rows: int) -> Workload:
         epochs=config.epochs,
         weights=weights,
         gradient_bytes=gradient_bytes,
-        row_bytes=row_bytes(prepared.job.columns),
+        row_bytes=prepared.job.columns.row_bytes,
     )
 
 

@@ -6,6 +6,7 @@ What is valid, and how numbers are cast, is decided where training decides it:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from pyspark.sql import types as T
 
 from spark_dlobd.data.cast import is_whole
 from spark_dlobd.data.checks import invalid_features_error
-from spark_dlobd.data.columns import expression, feature_column
+from spark_dlobd.data.columns import expression, find_field
 from spark_dlobd.data.encode import EncodedColumn, encode_column
 from spark_dlobd.errors import DataError
 from spark_dlobd.job.columns import TensorColumn
@@ -25,26 +26,6 @@ if TYPE_CHECKING:
     from pyspark.sql import Column
 
 
-def scored_column(schema: T.StructType, name: str, features: TensorColumn) -> TensorColumn:
-    """Runs on the driver. The column as training would describe it.
-
-    Parameters
-    ----------
-    schema : StructType
-        Of the DataFrame to be scored.
-    name : str
-        The features column.
-    features : TensorColumn
-        Shape and type that the network takes.
-
-    Raises
-    ------
-    ConfigurationError
-        As from `feature_column`.
-    """
-    return feature_column(schema, name, features.shape, features.takes or features.dtype)
-
-
 def scored_expression(schema: T.StructType, column: TensorColumn) -> Column:
     """Runs on the driver. The column as a flat array or bytes.
 
@@ -53,7 +34,10 @@ def scored_expression(schema: T.StructType, column: TensorColumn) -> Column:
     and an array of whole numbers with a null in it goes as null.
     """
     value = expression(schema, column)
-    kind = schema[column.name].dataType
+    if column.beside:
+        whole = is_whole(column.dtype)
+        return F.when(~F.exists(value, lambda element: element.isNull()), value) if whole else value
+    kind = find_field(schema, column.name, "feature").dataType
     if isinstance(kind, (T.NumericType, T.BooleanType)):
         return F.when(value.isNotNull(), F.array(value))
     if isinstance(kind, T.ArrayType) and is_whole(column.dtype):
@@ -71,13 +55,14 @@ def encode_rows(rows: pd.Series[Any], column: TensorColumn) -> EncodedColumn:
     column : TensorColumn
         Type and shape of one row.
     """
-    return encode_column(_as_arrow(rows.to_numpy()), column, 0)
+    return encode_column(_as_arrow(rows.to_numpy()), column)
 
 
-def invalid_error(encoded: EncodedColumn, column: TensorColumn, alone: bool = False) -> DataError:
+def invalid_error(
+    columns: Sequence[TensorColumn], encoded: Sequence[EncodedColumn], alone: bool = False
+) -> DataError:
     """Runs on each worker. Error that names what is wrong with these rows, or the one `alone`."""
-    lengths = encoded.seen["length_features"].drop_null().to_pylist()
-    return invalid_features_error(encoded.reasons, lengths, column, alone)
+    return invalid_features_error(list(zip(columns, encoded, strict=True)), alone)
 
 
 def _as_arrow(values: np.ndarray[Any, Any]) -> pa.Array:

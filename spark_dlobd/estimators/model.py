@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pyspark.ml.base import PredictionModel
@@ -11,9 +13,9 @@ from pyspark.ml.util import HasTrainingSummary, MLReadable, MLWritable
 from pyspark.sql import types as T
 
 from spark_dlobd.errors import ConfigurationError, ModelError, NotAvailableError
-from spark_dlobd.estimators.columns import check_dataset
-from spark_dlobd.estimators.features import scored_column, scored_expression
-from spark_dlobd.estimators.network import FittedNetwork
+from spark_dlobd.estimators.columns import check_dataset, input_columns
+from spark_dlobd.estimators.features import scored_expression
+from spark_dlobd.estimators.network import FittedNetwork, FittedOutput
 from spark_dlobd.estimators.one_row import DriverNetwork
 from spark_dlobd.estimators.outputs import (
     OUTPUT_PARAMS,
@@ -27,6 +29,7 @@ from spark_dlobd.estimators.outputs import (
 from spark_dlobd.estimators.params import PredictionParams, by_name
 from spark_dlobd.estimators.persistence import DLModelReader, DLModelWriter
 from spark_dlobd.estimators.scoring import (
+    Field,
     PayloadCache,
     ScoringPlan,
     output_expression,
@@ -38,6 +41,7 @@ from spark_dlobd.job.columns import TensorColumn
 from spark_dlobd.job.network import Network, OutputSpec
 from spark_dlobd.processes.worker_interpreter import prepare_workers
 from spark_dlobd.spark import cores_per_task, is_connect
+from spark_dlobd.training.signature import Tensor, inputs_of
 
 if TYPE_CHECKING:
     from pyspark.ml.base import Estimator
@@ -102,11 +106,15 @@ class DLModel(
         self,
         *,
         featuresCol: str | None = None,
+        inputCols: Sequence[str] | None = None,
+        inputs: Mapping[str, Any] | None = None,
         labelCol: str | None = None,
-        weightCol: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        weightCol: str | Mapping[str, str] | None = None,
         predictionCol: str | None = None,
         probabilityCol: str | None = None,
         rawPredictionCol: str | None = None,
+        outputCols: Mapping[str, str] | None = None,
         thresholds: list[float] | None = None,
         handleInvalid: str | None = None,
         predictBatchSize: int | None = None,
@@ -202,27 +210,30 @@ class DLModel(
 
     @property
     def numClasses(self) -> int | None:
-        """Number of classes; None for a regression, and where there is no network yet."""
-        return None if self._fitted is None else num_classes(self._fitted.output)
+        """Number of classes; None for a regression, several outputs, and without a network."""
+        if self._fitted is None or len(self._fitted.outputs) > 1:
+            return None
+        return num_classes(self._fitted.outputs[0].spec)
 
     @property
     def numFeatures(self) -> int:
-        """Numbers in one row of the network's input; -1 where there is no network yet."""
-        return -1 if self._fitted is None else self._fitted.features.size
+        """Numbers in one row of the network's inputs; -1 where there is no network yet."""
+        return -1 if self._fitted is None else sum(one.size for one in self._fitted.inputs)
 
     def predict(self, value: Any) -> Any:
         """Predict one row, in this process. For many rows use `transform`.
 
         Parameters
         ----------
-        value : Vector, sequence of numbers, ndarray, number or bytes
-            One row, flat or in the shape of the network's input.
+        value : Vector, sequence of numbers, ndarray, number, bytes or dict of these
+            One row, flat or in the shape of the network's input; of several inputs by name.
 
         Returns
         -------
-        float or list of float
+        float, list of float or dict of these
             What `transform` puts into the prediction column: the class, with
-            `thresholds` applied, or the number; a list for a regression of several outputs.
+            `thresholds` applied, or the number; a list for a regression of several units;
+            of several outputs by name.
 
         Raises
         ------
@@ -238,7 +249,9 @@ class DLModel(
         >>> model.predict(Vectors.dense(1.0, 2.0))  # doctest: +SKIP
         1.0
         """
-        return self._one_row(value)["prediction"][0].tolist()
+        found = self._one_row(value)
+        predictions = {name: one["prediction"][0].tolist() for name, one in found.items()}
+        return predictions if len(predictions) > 1 else next(iter(predictions.values()))
 
     def predictRaw(self, value: Any) -> DenseVector:
         """Raw predictions of one row, one for each class; see `predict`.
@@ -261,16 +274,22 @@ class DLModel(
         return self._one_row_of_classes(value, "probability")
 
     def _one_row_of_classes(self, value: Any, field: str) -> DenseVector:
-        if field not in output_fields(self.fitted().output):
-            raise ConfigurationError(f"A regression has no {field}. Use predict(value).")
-        return DenseVector(self._one_row(value)[field][0])
+        specs = self.fitted().specs
+        if len(specs) > 1 or field not in output_fields(specs[0]):
+            what = "A regression" if len(specs) == 1 else "A network of several outputs"
+            raise ConfigurationError(f"{what} has no {field}. Use predict(value).")
+        return DenseVector(self._one_row(value)[""][field][0])
 
-    def _one_row(self, value: Any) -> dict[str, Array]:
+    def _one_row(self, value: Any) -> dict[str, dict[str, Array]]:
+        """Fields of each output, by its name."""
         fitted = self.fitted()
         thresholds = self._value("thresholds")
-        check_thresholds(thresholds, fitted.output)
-        found = self._built(value, fitted.network, fitted.features)
-        return derive_outputs(found, fitted.output, thresholds)
+        check_thresholds(thresholds, fitted.specs)
+        found = self._built(value, fitted.network, fitted.inputs)
+        return {
+            spec.name: derive_outputs(one, spec, thresholds)
+            for one, spec in zip(found, fitted.specs, strict=True)
+        }
 
     def evaluate(self, dataset: DataFrame) -> dict[str, float]:
         """Metrics that the network is compiled with, over all rows of a DataFrame.
@@ -355,21 +374,31 @@ class DLModel(
         archive = keras_codec.model_to_archive(model)
         known = {} if old is None else old.network.compile_config
         config = keras_codec.compile_config(model) if model.compiled else known
-        shape = keras_codec.input_shape(model)
+        takes = inputs_of(model)
         keep = old is not None and problemType == "auto"
         if old is not None and keep:
-            problemType = "regression" if old.output.problem == "regression" else "classification"
-        found = keras_codec.output_spec(model, config, problemType)
+            regresses = all(spec.problem == "regression" for spec in old.specs)
+            problemType = "regression" if regresses else "auto"
+            if len(old.specs) == 1 and not regresses:
+                problemType = "classification"
+        specs = keras_codec.output_specs(model, config, problemType)
         if old is not None:
-            _check_shapes(shape, old.features.shape, found.units, old.output.units)
-        name = self.getFeaturesCol() if old is None else old.features.name
+            _check_shapes(takes.tensors, specs, old)
         # whether the output is logits is said by the loss of the new network, if it has one
-        output = old.output if old is not None and keep and not model.compiled else found
+        kept = old is not None and keep and not model.compiled
+        outputs = [FittedOutput(spec) for spec in specs]
+        if old is not None:
+            outputs = [
+                before if kept else replace(before, spec=after.spec)
+                for before, after in zip(old.outputs, outputs, strict=True)
+            ]
         self._fitted = FittedNetwork(
             Network(archive, config, keras_codec.custom_objects_of(model, config)),
-            TensorColumn(name, keras_codec.input_dtype(model), shape),
-            output,
-            {} if old is None else old.label_metadata,
+            tuple(
+                TensorColumn(part or tensor.name, tensor.dtype, tensor.shape, part=part)
+                for tensor, part in zip(takes.tensors, takes.parts, strict=True)
+            ),
+            tuple(outputs),
         )
         self._payload, self._built = PayloadCache(), DriverNetwork()
         self._history, self._report, self._parent = {}, {}, _Parent()
@@ -380,16 +409,15 @@ class DLModel(
         fitted = self.fitted()
         self._check(schema, fitted)
         added = [
-            output_field(field, column, fitted.output, fitted.label_metadata)
-            for field, column in self._outputs(fitted.output).items()
+            _output_field(field, column, fitted) for field, column in self._columns(fitted).items()
         ]
         return T.StructType([*schema.fields, *added])
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         check_dataset(dataset)
         fitted = self.fitted()
-        column = self._check(dataset.schema, fitted)
-        columns = self._outputs(fitted.output)
+        inputs = self._check(dataset.schema, fitted)
+        columns = self._columns(fitted)
         if not columns:
             return dataset
         spark = dataset.sparkSession
@@ -398,17 +426,17 @@ class DLModel(
         payload, digest = self._payload.get(spark, fitted.network)
         plan = ScoringPlan(
             digest=digest,
-            features=column,
-            output=fitted.output,
+            inputs=inputs,
+            outputs=fitted.specs,
             fields=tuple(columns),
             batch_size=self.getPredictBatchSize(),
             threads=cores_per_task(spark),
             thresholds=tuple(self._value("thresholds") or ()) or None,
             handle_invalid="skip" if self.getHandleInvalid() == "skip" else "error",
         )
-        rows = scored_expression(dataset.schema, column)
+        rows = [scored_expression(dataset.schema, column) for column in inputs]
         scored = f"{self.uid}_scored"
-        result = dataset.withColumn(scored, scoring_udf(plan, payload)(rows))
+        result = dataset.withColumn(scored, scoring_udf(plan, payload)(*rows))
         if plan.handle_invalid == "skip":
             result = result.filter(valid_expression(scored))
         outputs = [
@@ -417,26 +445,58 @@ class DLModel(
         ]
         return result.select("*", *outputs).drop(scored)
 
-    def _outputs(self, output: OutputSpec) -> dict[str, str]:
-        """Field of the network's outputs -> name of the column it goes to."""
-        columns = {field: self._value(OUTPUT_PARAMS[field]) for field in output_fields(output)}
-        return {field: column for field, column in columns.items() if column}
+    def _columns(self, fitted: FittedNetwork) -> dict[Field, str]:
+        """Fields of the network's outputs -> names of the columns they go to."""
+        fields = {
+            Field(place, name): self._column(spec, name)
+            for place, spec in enumerate(fitted.specs)
+            for name in output_fields(spec)
+        }
+        if len(fitted.outputs) > 1:
+            self._check_names(fitted)
+        return {field: column for field, column in fields.items() if column}
 
-    def _check(self, schema: StructType, fitted: FittedNetwork) -> TensorColumn:
-        """The features column of this DataFrame, with everything else checked too."""
+    def _column(self, spec: OutputSpec, field: str) -> str:
+        if not spec.name:
+            return str(self._value(OUTPUT_PARAMS[field]))
+        usual = spec.column(field)
+        return str((self._value("outputCols") or {}).get(usual, usual))
+
+    def _check_names(self, fitted: FittedNetwork) -> None:
+        """Refuse names of columns that several outputs do not have."""
+        usual = [spec.column(field) for spec in fitted.specs for field in output_fields(spec)]
+        unknown = [name for name in self._value("outputCols") or {} if name not in usual]
+        if unknown:
+            raise ConfigurationError(
+                f"outputCols must name columns of this network: {', '.join(map(repr, usual))}. "
+                f"Got {', '.join(map(repr, unknown))}."
+            )
+        for name in OUTPUT_PARAMS.values():
+            if self.isSet(name):
+                raise ConfigurationError(
+                    f"{name} is for a network of one output. Got {self._value(name)!r} for "
+                    f"{len(fitted.outputs)}: write outputCols={{{usual[0]!r}: 'another name'}}."
+                )
+
+    def _check(self, schema: StructType, fitted: FittedNetwork) -> tuple[TensorColumn, ...]:
+        """The input columns of this DataFrame, with everything else checked too."""
         self.check_params()
-        column = scored_column(schema, self.getFeaturesCol(), fitted.features)
+        parts = [one.part for one in fitted.inputs]
+        inputs = input_columns(self, schema, fitted.tensors, parts)
         # Spark resolves names regardless of case.
         taken = {name.lower(): name for name in schema.fieldNames()}
-        for field, output_column in self._outputs(fitted.output).items():
+        columns = self._columns(fitted)
+        for field, output_column in columns.items():
             if output_column.lower() in taken:
                 raise ConfigurationError(
                     f"Output column {output_column!r} already exists in the DataFrame, as "
                     f"{taken[output_column.lower()]!r}. Drop it, or give the model another name "
-                    f"for its output, e.g. {OUTPUT_PARAMS[field]}='{output_column}2'."
+                    f"for its output, e.g. {_rename(fitted, field, output_column)}."
                 )
-        check_thresholds(self._value("thresholds"), fitted.output)
-        return column
+            if len(fitted.outputs) > 1:
+                taken[output_column.lower()] = output_column
+        check_thresholds(self._value("thresholds"), fitted.specs)
+        return inputs
 
     def __repr__(self) -> str:
         from spark_dlobd.report.notebook import model_repr
@@ -459,17 +519,36 @@ class DLModel(
         return DLModelReader(cls)
 
 
-def _output_column(field: str, value: Column, column: str, fitted: FittedNetwork) -> Column:
-    metadata = output_field(field, column, fitted.output, fitted.label_metadata).metadata
-    found = value if field == "prediction" else array_to_vector(value)
+def _rename(fitted: FittedNetwork, field: Field, column: str) -> str:
+    spec = fitted.specs[field.output]
+    if not spec.name:
+        return f"{OUTPUT_PARAMS[field.name]}='{column}2'"
+    return f"outputCols={{'{spec.column(field.name)}': '{column}2'}}"
+
+
+def _output_field(field: Field, column: str, fitted: FittedNetwork) -> T.StructField:
+    output = fitted.outputs[field.output]
+    return output_field(field.name, column, output.spec, output.label_metadata)
+
+
+def _output_column(field: Field, value: Column, column: str, fitted: FittedNetwork) -> Column:
+    metadata = _output_field(field, column, fitted).metadata
+    found = value if field.name == "prediction" else array_to_vector(value)
     return found.alias(column, metadata=metadata)
 
 
 def _check_shapes(
-    shape: tuple[int, ...], expected: tuple[int, ...], units: int, expected_units: int
+    inputs: Sequence[Tensor], outputs: Sequence[OutputSpec], old: FittedNetwork
 ) -> None:
-    if shape != expected or units != expected_units:
+    given = [one.shape for one in inputs], [spec.units for spec in outputs]
+    wanted = [one.shape for one in old.inputs], [spec.units for spec in old.specs]
+    if given != wanted:
         raise ModelError(
-            f"The new model must take rows of shape {expected} and have {expected_units} output "
-            f"unit(s), as the one it replaces. Got {shape} and {units}."
+            f"The new model must take rows of shape {_listed(wanted[0])} and have "
+            f"{_listed(wanted[1])} output unit(s), as the one it replaces. Got {_listed(given[0])} "
+            f"and {_listed(given[1])}."
         )
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return " and ".join(map(str, values))

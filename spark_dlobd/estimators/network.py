@@ -7,6 +7,23 @@ from typing import Any
 
 from spark_dlobd.job.columns import TensorColumn
 from spark_dlobd.job.network import Network, OutputSpec
+from spark_dlobd.training.signature import Tensor
+
+
+@dataclass(frozen=True)
+class FittedOutput:
+    """One output of a network.
+
+    Attributes
+    ----------
+    spec : OutputSpec
+        What it means.
+    label_metadata : dict
+        Metadata of the column it learned; its prediction column carries it.
+    """
+
+    spec: OutputSpec
+    label_metadata: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -17,15 +34,22 @@ class FittedNetwork:
     ----------
     network : Network
         Weights and how they are compiled.
-    features : TensorColumn
-        One row as the network takes it, and the column it was trained on.
-    output : OutputSpec
-        What the network's output means.
-    label_metadata : dict
-        Metadata of the label column; the prediction column carries it.
+    inputs : tuple of TensorColumn
+        Each input as the network takes it, and the column it was trained on.
+    outputs : tuple of FittedOutput
+        In the network's order.
     """
 
     network: Network
-    features: TensorColumn
-    output: OutputSpec
-    label_metadata: dict[str, Any] = field(default_factory=dict)
+    inputs: tuple[TensorColumn, ...]
+    outputs: tuple[FittedOutput, ...]
+
+    @property
+    def specs(self) -> tuple[OutputSpec, ...]:
+        """What each output means."""
+        return tuple(output.spec for output in self.outputs)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What the network takes."""
+        return tuple(Tensor(one.part, one.shape, one.network_dtype) for one in self.inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,10 @@ class DriverNetwork:
     def __init__(self) -> None:
         self._model: Any = None
 
-    def __call__(self, value: Any, network: Network, features: TensorColumn) -> Array:
-        """Output of the network for one row, of shape ``(1, ...)``.
+    def __call__(self, value: Any, network: Network, inputs: Sequence[TensorColumn]) -> list[Array]:
+        """Outputs of the network for one row, each of shape ``(1, ...)``.
+
+        `value` is a dict of rows by input where there are several.
 
         Raises
         ------
@@ -35,17 +38,19 @@ class DriverNetwork:
             If the network fails on it.
         """
         from spark_dlobd.training import keras_codec
+        from spark_dlobd.training.signature import inputs_of, outputs_of, tensors_by_part
 
         if self._model is None:
             self._model = keras_codec.archive_to_model(network.archive, network.custom_objects)
-        tensor = TensorColumn(features.name, keras_codec.input_dtype(self._model), features.shape)
-        row = _row(value, tensor)
+        takes, gives = inputs_of(self._model), outputs_of(self._model)
+        rows = _rows(value, inputs)
         try:
-            result = self._model(row, training=False)
+            x = takes.structure.packed(dict(zip(takes.parts, rows, strict=True)))
+            result = tensors_by_part(self._model(x, training=False), gives.structure)
         except Exception as error:
             raise ModelError(f"The network fails on this row. {_told(error)}") from error
-        found = np.asarray(result[0] if isinstance(result, (list, tuple)) else result)
-        if not finite_rows(found).all():
+        found = [np.asarray(result[part]) for part in gives.parts]
+        if not all(finite_rows(one).all() for one in found):
             raise DataError(
                 f"The network's output for this row is NaN or infinite. {OVERFLOW_ADVICE}."
             )
@@ -59,13 +64,26 @@ def _told(error: Exception) -> str:
     return useful_part(f"{type(error).__name__}: {error}")
 
 
+def _rows(value: Any, inputs: Sequence[TensorColumn]) -> list[Array]:
+    """One row of each input."""
+    if len(inputs) == 1:
+        return [_row(value, inputs[0])]
+    names = [column.part for column in inputs]
+    if not isinstance(value, Mapping) or set(value) != set(names):
+        raise DataError(
+            f"predict takes a dict of one row for each input, {', '.join(map(repr, names))}. Got "
+            f"{value!r}."
+        )
+    return [_row(value[column.part], column) for column in inputs]
+
+
 def _row(value: Any, column: TensorColumn) -> Array:
     """One row as a batch, by the rules of `transform`."""
     from spark_dlobd.estimators.features import encode_rows, invalid_error
 
     encoded = encode_rows(_series(value, column), column)
     if encoded.reasons[0]:
-        raise invalid_error(encoded, column, alone=True)
+        raise invalid_error([column], [encoded], alone=True)
     return encoded.tensors(column)
 
 

@@ -34,9 +34,14 @@ def num_classes(output: OutputSpec) -> int | None:
     return 2 if output.problem == "binary" else output.units
 
 
-def check_thresholds(thresholds: Sequence[float] | None, output: OutputSpec) -> None:
+def check_thresholds(thresholds: Sequence[float] | None, outputs: Sequence[OutputSpec]) -> None:
     """Raise `ConfigurationError` unless there is one threshold per class, or none at all."""
-    classes = num_classes(output)
+    if thresholds is not None and len(outputs) > 1:
+        raise ConfigurationError(
+            f"thresholds are for a network of one output. Got {thresholds!r} for {len(outputs)}: "
+            "apply them to the columns of probabilities."
+        )
+    classes = num_classes(outputs[0])
     if thresholds is not None and (classes is None or len(thresholds) != classes):
         raise ConfigurationError(
             f"thresholds must have one value per class ({classes or 'a regression has none'}). "
@@ -127,11 +132,12 @@ def finite_rows(network: Array) -> Array:
     return rows
 
 
-def not_finite_error(finite: Array, column: str) -> DataError:
-    """Error of a network that makes NaN or infinity of valid rows of `column`."""
+def not_finite_error(finite: Array, columns: Sequence[str]) -> DataError:
+    """Error of a network that makes NaN or infinity of valid rows of `columns`."""
+    valid = f"column {columns[0]!r} is" if len(columns) == 1 else f"columns {list(columns)} are"
     return DataError(
         f"The network's output is NaN or infinite for {int((~finite).sum())} of {len(finite)} rows "
-        f"of this batch, whose column {column!r} is valid. {OVERFLOW_ADVICE}, or set "
+        f"of this batch, whose {valid} valid. {OVERFLOW_ADVICE}, or set "
         "handleInvalid='skip' to leave such rows out."
     )
 

@@ -23,6 +23,7 @@ P = TypeVar("P", bound="CheckedParams")
 F = TypeVar("F", bound=Callable[..., None])
 M = TypeVar("M", bound=Callable[..., Any])
 _ROLES = ("featuresCol", "labelCol", "weightCol", "validationIndicatorCol")
+_FEATURES = ("featuresCol", "inputCols", "inputs")
 _OUTPUTS = ("predictionCol", "probabilityCol", "rawPredictionCol")
 _SPARK_TYPES: dict[Any, str] = {
     TypeConverters.toString: "a str",
@@ -166,11 +167,13 @@ def _column_hint(name: str, value: Any) -> str:
         return f"{name}='' leaves the column out."
     if type(value).__name__ == "Column":
         return f"Write the column's name, e.g. {name}='{name.removesuffix('Col')}'."
-    if name in _ROLES[:2] and isinstance(value, (list, tuple)) and value:
-        column = name.removesuffix("Col")
+    if name == "featuresCol" and isinstance(value, (list, tuple)) and value:
+        return f"Several columns side by side are inputCols={list(value)!r}."
+    if name == "labelCol" and isinstance(value, (list, tuple)) and value:
         return (
             f"Put several columns into one first: VectorAssembler(inputCols={list(value)!r}, "
-            f"outputCol='{column}'), then write {name}='{column}'."
+            f"outputCol='label'), then write labelCol='label'. For several outputs of the network "
+            "write labels={'output': 'column', ...}."
         )
     return ""
 
@@ -195,7 +198,7 @@ def _check_columns(params: CheckedParams) -> None:
     taken: dict[str, str] = {}
     for role in (*_ROLES, *_OUTPUTS):
         column = params._value(role)
-        if not column:
+        if not column or isinstance(column, dict) or _is_replaced(params, role):
             continue
         other = taken.setdefault(column.lower(), role)
         if other != role:
@@ -206,6 +209,25 @@ def _check_columns(params: CheckedParams) -> None:
     for role in _ROLES[:2]:
         if params.hasParam(role) and params._value(role) == "":
             raise to.reject(role, "a str that is not empty", "")
+    given = [name for name in _FEATURES if params.hasParam(name) and params.isSet(name)]
+    given = [name for name in given if params._value(name) is not None]
+    if len(given) > 1:
+        raise ConfigurationError(
+            f"{' and '.join(given)} exclude each other: each says which columns the network takes. "
+            "Set one of them."
+        )
+    if params._value("labels") is not None and params.isSet("labelCol"):
+        raise ConfigurationError(
+            "labels and labelCol exclude each other. Set labels for a network of several outputs, "
+            "labelCol for one."
+        )
+
+
+def _is_replaced(params: CheckedParams, role: str) -> bool:
+    """Whether another Param says what this one would."""
+    if role == "featuresCol":
+        return params._value("inputCols") is not None or params._value("inputs") is not None
+    return role == "labelCol" and params._value("labels") is not None
 
 
 def _check_thresholds(thresholds: list[float] | None) -> None:
@@ -243,6 +265,113 @@ class HasFeaturesCol(shared.HasFeaturesCol):
     """Param featuresCol: column the network takes. Default ``"features"``."""
 
     setFeaturesCol = Setter(shared.HasFeaturesCol.featuresCol)
+
+
+class HasInputCols(shared.HasInputCols):
+    """Param inputCols: columns side by side as the one input. Default None: featuresCol."""
+
+    inputCols: Param[list[str] | None] = Param(  # type: ignore[assignment]
+        Params._dummy(),
+        "inputCols",
+        "columns of numbers, booleans, arrays and vectors that stand side by side in the network's "
+        "one input, in this order. Default None: featuresCol.",
+        typeConverter=to.optional(to.names("inputCols")),
+    )
+    setInputCols = Setter(inputCols)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._setDefault(inputCols=None)
+
+    def getInputCols(self) -> list[str] | None:  # type: ignore[override]
+        """Value of inputCols."""
+        return self.getOrDefault(self.inputCols)
+
+
+class HasInputs(Params):
+    """Param inputs: the columns of each input of the network. Default None: featuresCol."""
+
+    inputs: Param[dict[str, Any] | None] = Param(
+        Params._dummy(),
+        "inputs",
+        "dict of each input of the network to its column, or to a list of columns side by side. "
+        "Default None: a network of one input, which takes featuresCol.",
+        typeConverter=to.optional(converters.input_columns),
+    )
+    setInputs: Setter[Any] = Setter(inputs)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._setDefault(inputs=None)
+
+    def getInputs(self) -> dict[str, Any] | None:
+        """Value of inputs."""
+        return self.getOrDefault(self.inputs)
+
+
+class HasLabels(Params):
+    """Param labels: the column that each output learns. Default None: labelCol."""
+
+    labels: Param[dict[str, str] | None] = Param(
+        Params._dummy(),
+        "labels",
+        "dict of outputs of the network to the columns they learn; one without a loss needs none. "
+        "Default None: a network of one output, which learns labelCol.",
+        typeConverter=to.optional(to.by_name("labels", "outputs to columns", to.text("labels"))),
+    )
+    setLabels: Setter[Any] = Setter(labels)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._setDefault(labels=None)
+
+    def getLabels(self) -> dict[str, str] | None:
+        """Value of labels."""
+        return self.getOrDefault(self.labels)
+
+
+class HasOutputCols(Params):
+    """Param outputCols: other names for the columns of several outputs. Default None."""
+
+    outputCols: Param[dict[str, str] | None] = Param(
+        Params._dummy(),
+        "outputCols",
+        "dict of columns of a network with several outputs, such as 'clicked_probability', to "
+        "other names; an empty name leaves one out. Default None.",
+        typeConverter=to.optional(converters.output_columns),
+    )
+    setOutputCols: Setter[Any] = Setter(outputCols)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._setDefault(outputCols=None)
+
+    def getOutputCols(self) -> dict[str, str] | None:
+        """Value of outputCols."""
+        return self.getOrDefault(self.outputCols)
+
+
+class HasLossWeights(Params):
+    """Param lossWeights: factor of each output's loss in the sum. Default None: all count 1."""
+
+    lossWeights: Param[dict[str, float] | None] = Param(
+        Params._dummy(),
+        "lossWeights",
+        "dict of outputs of the network to the factor of their loss in the sum, at least 0. "
+        "Default None: what the model was compiled with, or 1.",
+        typeConverter=to.optional(
+            to.by_name("lossWeights", "outputs to numbers", to.number("lossWeights", 0))
+        ),
+    )
+    setLossWeights: Setter[Any] = Setter(lossWeights)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._setDefault(lossWeights=None)
+
+    def getLossWeights(self) -> dict[str, float] | None:
+        """Value of lossWeights."""
+        return self.getOrDefault(self.lossWeights)
 
 
 class HasLabelCol(shared.HasLabelCol):
@@ -284,9 +413,14 @@ class HasThresholds(shared.HasThresholds):
 class HasWeightCol(shared.HasWeightCol):
     """Param weightCol: column with the weight of a row. Default None: every row counts 1."""
 
-    setWeightCol: Setter[str | None] = Setter(
-        cast("Param[str | None]", shared.HasWeightCol.weightCol)
+    weightCol: Param[Any] = Param(
+        Params._dummy(),
+        "weightCol",
+        "column with the weight of a row, or a dict of outputs of the network to such columns. "
+        "Default None: every row counts 1.",
+        typeConverter=to.optional(converters.weight_columns),
     )
+    setWeightCol: Setter[Any] = Setter(weightCol)
 
     def __init__(self) -> None:
         super().__init__()
@@ -392,9 +526,9 @@ class HasLoss(shared.HasLoss):
     loss: Param[str | dict[str, Any] | None] = Param(  # type: ignore[assignment]
         Params._dummy(),
         "loss",
-        "Keras loss as a name, config dict or object. Default None: what the model was compiled "
-        "with.",
-        typeConverter=to.optional(converters.keras_config("loss")),
+        "Keras loss as a name, config dict or object, or a dict of these by output. Default None: "
+        "what the model was compiled with.",
+        typeConverter=to.optional(converters.keras_config("loss", several=True)),
     )
     setLoss: Setter[Any] = Setter(loss)
 
@@ -431,11 +565,11 @@ class HasOptimizer(Params):
 class HasMetrics(Params):
     """Param metrics: Keras metrics. Default None: what the model was compiled with."""
 
-    metrics: Param[list[Any] | None] = Param(
+    metrics: Param[Any] = Param(
         Params._dummy(),
         "metrics",
-        "list of Keras metrics as names, config dicts or objects. Default None: what the model "
-        "was compiled with.",
+        "list of Keras metrics as names, config dicts or objects, or a dict of these by output. "
+        "Default None: what the model was compiled with.",
         typeConverter=to.optional(converters.keras_configs("metrics")),
     )
     setMetrics: Setter[Any] = Setter(metrics)
@@ -444,7 +578,7 @@ class HasMetrics(Params):
         super().__init__()
         self._setDefault(metrics=None)
 
-    def getMetrics(self) -> list[Any] | None:
+    def getMetrics(self) -> Any:
         """Value of metrics, objects as their configs."""
         return self.getOrDefault(self.metrics)
 
@@ -727,7 +861,11 @@ class HasPredictBatchSize(Params):
 class PredictionParams(
     CheckedParams,
     HasLabelCol,
+    HasLabels,
     HasFeaturesCol,
+    HasInputCols,
+    HasInputs,
+    HasOutputCols,
     HasPredictionCol,
     HasProbabilityCol,
     HasRawPredictionCol,
@@ -750,6 +888,7 @@ class TrainingParams(
     HasLearningRate,
     HasNumTrainWorkers,
     HasLoss,
+    HasLossWeights,
     HasOptimizer,
     HasOptimizerState,
     HasMetrics,

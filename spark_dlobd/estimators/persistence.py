@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
@@ -19,7 +19,7 @@ from pyspark.errors import PySparkException
 from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReader, MLWriter
 
 from spark_dlobd.errors import ModelError, PersistenceError
-from spark_dlobd.estimators.network import FittedNetwork
+from spark_dlobd.estimators.network import FittedNetwork, FittedOutput
 from spark_dlobd.estimators.stage_files import (
     METADATA,
     MODEL_FILE,
@@ -39,7 +39,7 @@ from spark_dlobd.estimators.stage_tables import (
     write_line,
     write_table,
 )
-from spark_dlobd.job.columns import TensorColumn, numpy_dtype
+from spark_dlobd.job.columns import Piece, TensorColumn, numpy_dtype
 from spark_dlobd.job.network import Network, OutputSpec, ProblemType
 from spark_dlobd.processes.tensorflow_import import import_keras
 from spark_dlobd.spark import is_connect, spark_context
@@ -137,8 +137,8 @@ class _ArchiveWriter(MLWriter):
 
 
 class _ArchiveReader(MLReader[Any]):
-    _KEYS: ClassVar[Mapping[str, type]] = {}
-    """What is in the metadata beside what every stage has."""
+    _KEYS: ClassVar[Sequence[Mapping[str, type]]] = ({},)
+    """What is in the metadata beside what every stage has: one of these."""
 
     def __init__(self, cls: type[Any]) -> None:
         super().__init__()
@@ -203,9 +203,7 @@ class DLModelWriter(_ArchiveWriter):
         fitted: FittedNetwork = self.instance.fitted()
         return fitted.network, {
             "custom_objects": sorted(fitted.network.custom_objects),
-            "features": asdict(fitted.features),
-            "output": asdict(fitted.output),
-            "label_metadata": fitted.label_metadata,
+            **_description(fitted),
             "history": self.instance.history,
             "report": self.instance.report,
         }
@@ -214,23 +212,15 @@ class DLModelWriter(_ArchiveWriter):
 class DLModelReader(_ArchiveReader):
     """Reads a `DLModel`."""
 
-    _KEYS: ClassVar[Mapping[str, type]] = {
-        "features": dict,
-        "output": dict,
-        "label_metadata": dict,
-        "history": dict,
-        "report": dict,
-    }
+    _KEYS: ClassVar[Sequence[Mapping[str, type]]] = (
+        {"features": dict, "output": dict, "label_metadata": dict, "history": dict, "report": dict},
+        {"inputs": list, "outputs": list, "history": dict, "report": dict},
+    )
 
     def _restore(self, instance: Any, network: Network | None, extra: dict[str, Any]) -> None:
         if network is None:
             raise ValueError("a model has a network, and this one says it has none")
-        features = _features(extra["features"])
-        if "takes" not in extra["features"]:
-            # Older versions wrote how the rows had been stored, not what the network takes.
-            features = replace(features, dtype=_input_dtype(network))
-        output = _output(extra["output"])
-        instance._fitted = FittedNetwork(network, features, output, extra["label_metadata"])
+        instance._fitted = _fitted(network, extra)
         instance._history = extra["history"]
         instance._report = extra["report"]
 
@@ -272,14 +262,51 @@ def _registered_objects(names: Iterable[str], path: str) -> CustomObjects:
 
 def _input_dtype(network: Network) -> str:
     from spark_dlobd.training import keras_codec
+    from spark_dlobd.training.signature import inputs_of
 
     import_keras()
     model = keras_codec.archive_to_model(network.archive, network.custom_objects)
-    return keras_codec.input_dtype(model)
+    return inputs_of(model).tensors[0].dtype
+
+
+def _description(fitted: FittedNetwork) -> dict[str, Any]:
+    """What the metadata say of a network: for one input and output as older versions read it."""
+    inputs = [_plain(asdict(column)) for column in fitted.inputs]
+    specs = [_plain(asdict(output.spec)) for output in fitted.outputs]
+    metadata = [output.label_metadata for output in fitted.outputs]
+    if len(inputs) == len(specs) == 1:
+        return {"features": inputs[0], "output": specs[0], "label_metadata": metadata[0]}
+    outputs = [
+        {"spec": spec, "label_metadata": one} for spec, one in zip(specs, metadata, strict=True)
+    ]
+    return {"inputs": inputs, "outputs": outputs}
+
+
+def _plain(data: dict[str, Any]) -> dict[str, Any]:
+    """Without what older versions do not know and what says nothing."""
+    return {key: value for key, value in data.items() if key not in _LATER or value}
+
+
+_LATER = ("part", "beside", "name")
+
+
+def _fitted(network: Network, extra: dict[str, Any]) -> FittedNetwork:
+    if "features" not in extra:
+        outputs = (
+            FittedOutput(_output(one["spec"]), one["label_metadata"]) for one in extra["outputs"]
+        )
+        return FittedNetwork(network, tuple(map(_features, extra["inputs"])), tuple(outputs))
+    features = _features(extra["features"])
+    if "takes" not in extra["features"]:
+        # Older versions wrote how the rows had been stored, not what the network takes.
+        features = replace(features, dtype=_input_dtype(network))
+    output = FittedOutput(_output(extra["output"]), extra["label_metadata"])
+    return FittedNetwork(network, (features,), (output,))
 
 
 def _features(data: dict[str, Any]) -> TensorColumn:
-    column = TensorColumn(**{**data, "shape": tuple(data["shape"])})
+    beside = tuple(Piece(*piece) for piece in data.get("beside", ()))
+    column = TensorColumn(**{**data, "shape": tuple(data["shape"]), "beside": beside})
     numpy_dtype(column.dtype)
     if any(type(extent) is not int or extent < 0 for extent in column.shape):
         raise ValueError(f"shape must be a list of whole numbers. Got {data['shape']!r}.")

@@ -19,7 +19,7 @@ from spark_dlobd.data.row_groups import usable_reader
 from spark_dlobd.data.split import ValidationSplit
 from spark_dlobd.errors import ConfigurationError
 from spark_dlobd.estimators.columns import check_dataset, column_spec
-from spark_dlobd.estimators.network import FittedNetwork
+from spark_dlobd.estimators.network import FittedNetwork, FittedOutput
 from spark_dlobd.estimators.outputs import check_thresholds
 from spark_dlobd.job.columns import ColumnSpec, TensorColumn
 from spark_dlobd.job.dataset import ReaderName
@@ -37,6 +37,7 @@ from spark_dlobd.training.monitors import (
     waiting_for_validation,
 )
 from spark_dlobd.training.optimizer_state import load_optimizer_state, without_learning_rate
+from spark_dlobd.training.output import reductions
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -83,16 +84,22 @@ class _Checked:
 
     model: Any
     network: Network
-    output: OutputSpec
+    outputs: tuple[FittedOutput, ...]
     columns: ColumnSpec
-    label_metadata: dict[str, Any]
 
     @property
     def untrained(self) -> FittedNetwork:
         """What the fitted model will hold, but for the training."""
-        given = self.columns.features
-        features = TensorColumn(given.name, given.takes or given.dtype, given.shape)
-        return FittedNetwork(self.network, features, self.output, self.label_metadata)
+        inputs = (
+            TensorColumn(one.name, one.network_dtype, one.shape, part=one.part)
+            for one in self.columns.inputs
+        )
+        return FittedNetwork(self.network, tuple(inputs), self.outputs)
+
+    @property
+    def specs(self) -> tuple[OutputSpec, ...]:
+        """What each output means."""
+        return tuple(output.spec for output in self.outputs)
 
 
 def _checked(settings: FitSettings, schema: StructType) -> _Checked:
@@ -105,19 +112,30 @@ def _checked(settings: FitSettings, schema: StructType) -> _Checked:
         optimizer=settings.getOptimizer(),
         metrics=settings.getMetrics(),
         learning_rate=settings.getLearningRate(),
+        loss_weights=settings.getLossWeights(),
     )
     problem: Any = settings.getProblemType()
-    output = keras_codec.output_spec(model, compile_config, problem)
-    check_thresholds(settings._value("thresholds"), output)
-    columns = column_spec(settings, schema, model, compile_config, output)
+    specs = keras_codec.output_specs(model, compile_config, problem)
+    check_thresholds(settings._value("thresholds"), specs)
+    columns = column_spec(settings, schema, model, compile_config, specs)
     custom_objects = keras_codec.custom_objects_of(model, compile_config)
     _try_compile(model, compile_config, custom_objects)
     state = _optimizer_state(settings)
     if state:
         load_optimizer_state(model, state)  # what does not fit is found here
     network = Network(settings.network.archive, compile_config, custom_objects, state)
-    metadata = dict(schema[settings.getLabelCol()].metadata or {})
-    return _Checked(model, network, output, columns, metadata)
+    names = {label.part: label.name for label in columns.labels}
+    outputs = (
+        FittedOutput(spec, _metadata(schema, names.get(part)))
+        for spec, part in zip(specs, columns.y.names, strict=True)
+    )
+    return _Checked(model, network, tuple(outputs), columns)
+
+
+def _metadata(schema: StructType, column: str | None) -> dict[str, Any]:
+    if column is None:
+        return {}
+    return dict(data_columns.find_field(schema, column, "label").metadata or {})
 
 
 def untrained(settings: FitSettings, schema: StructType) -> FittedNetwork:
@@ -131,7 +149,7 @@ def untrained(settings: FitSettings, schema: StructType) -> FittedNetwork:
     checked = _checked(settings, schema)
     _check_reduction(checked.network.compile_config, settings.getNumTrainWorkers())
     _validation(settings, schema)
-    _class_weight(settings, checked.output)
+    _class_weight(settings, checked.specs)
     return checked.untrained
 
 
@@ -158,12 +176,12 @@ def prepare(settings: FitSettings, dataset: DataFrame) -> Prepared:
         epochs=settings.getEpochs(),
         seed=settings.getSeed(),
         shuffle=settings.getShuffle(),
-        class_weight=_class_weight(settings, checked.output),
+        class_weight=_class_weight(settings, checked.specs),
         callbacks=(*settings.callbacks, *_own_callbacks(settings.callbacks, target)),
         verbose=settings.getVerbose(),
         keep_optimizer=settings.getOptimizerState() != "discard",
     )
-    job = TrainJob(uuid.uuid4().hex[:12], checked.network, checked.output, columns, config)
+    job = TrainJob(uuid.uuid4().hex[:12], checked.network, checked.specs, columns, config)
     choice = choose_backend(
         settings.getOrDefault(settings.backend), workers, protection(dataset.sparkSession)
     )
@@ -299,10 +317,16 @@ def _own_callbacks(callbacks: Sequence[Any], target: Target | None) -> list[Any]
     ]
 
 
-def _class_weight(settings: FitSettings, output: OutputSpec) -> dict[int, float] | None:
+def _class_weight(settings: FitSettings, outputs: Sequence[OutputSpec]) -> dict[int, float] | None:
     weights = settings.getClassWeight()
     if not weights:
         return None
+    if len(outputs) > 1:
+        raise ConfigurationError(
+            f"classWeight is for a network of one output. Got {weights} for {len(outputs)}: give "
+            "each output a weightCol, as in weightCol={'output': 'column'}."
+        )
+    (output,) = outputs
     if output.problem == "regression":
         raise ConfigurationError(
             f"classWeight needs a classification. Got {weights} for a regression: use weightCol, "
@@ -333,10 +357,9 @@ def _check_metrics(backend: str, workers: int, model: Any, columns: ColumnSpec) 
 
 def _check_reduction(compile_config: Mapping[str, Any], workers: int) -> None:
     """Only a mean over rows can be averaged over workers."""
-    loss = compile_config.get("loss")
-    config = loss.get("config") if isinstance(loss, dict) else None
-    reduction = config.get("reduction") if isinstance(config, dict) else None
-    if workers > 1 and reduction in ("sum", "mean_with_sample_weight"):
+    for reduction in reductions(compile_config):
+        if workers == 1 or reduction not in ("sum", "mean_with_sample_weight"):
+            continue
         raise ConfigurationError(
             f"A loss with reduction={reduction!r} means something else on every number of "
             "workers. Use reduction='sum_over_batch_size' (Keras's default), or "

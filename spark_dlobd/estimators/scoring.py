@@ -7,9 +7,9 @@ import pickle
 import socket
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -56,8 +56,8 @@ class Payload(Protocol):
         """The bytes. Runs on each worker."""
 
 
-Forward = Callable[[Array], Array]
-"""A built network: rows to outputs."""
+Forward = Callable[[Sequence[Array]], list[Array]]
+"""A built network: rows of each input to those of each output."""
 
 _NETWORKS_KEPT = 4
 _FRAME_ROWS = 4096
@@ -65,6 +65,18 @@ _SPREAD_UP_TO = 100
 # An error as data: Spark would show what a worker raises below its own lines and a traceback.
 _FAILURE = "failure"
 _networks: OrderedDict[str, Forward] = OrderedDict()
+
+
+class Field(NamedTuple):
+    """One of ``prediction``, ``probability`` and ``rawPrediction`` of one output."""
+
+    output: int
+    name: str
+
+    @property
+    def slot(self) -> str:
+        """Name within the struct that workers return."""
+        return f"{self.name}_of_{self.output}"
 
 
 @dataclass(frozen=True)
@@ -75,12 +87,12 @@ class ScoringPlan:
     ----------
     digest : str
         Hash of the network's payload; workers keep built networks by it.
-    features : TensorColumn
-        Shape of one row and the column it comes from.
-    output : OutputSpec
-        What the network's output means.
-    fields : tuple of str
-        Which of ``prediction``, ``probability`` and ``rawPrediction`` are wanted.
+    inputs : tuple of TensorColumn
+        Shape of one row of each input and the column it comes from.
+    outputs : tuple of OutputSpec
+        What the network's outputs mean.
+    fields : tuple of Field
+        What is wanted.
     batch_size : int
         Rows per call of the network.
     threads : int
@@ -92,9 +104,9 @@ class ScoringPlan:
     """
 
     digest: str
-    features: TensorColumn
-    output: OutputSpec
-    fields: tuple[str, ...]
+    inputs: tuple[TensorColumn, ...]
+    outputs: tuple[OutputSpec, ...]
+    fields: tuple[Field, ...]
     batch_size: int
     threads: int
     thresholds: tuple[float, ...] | None
@@ -132,11 +144,12 @@ def network_payload(network: Network) -> tuple[bytes, str]:
     return payload, hashlib.sha256(payload).hexdigest()
 
 
-def width_of(plan: ScoringPlan, field: str) -> int | None:
+def width_of(plan: ScoringPlan, field: Field) -> int | None:
     """Length of an output's array; None for a scalar."""
-    if plan.output.problem == "regression":
-        return plan.output.units if plan.output.units > 1 else None
-    return None if field == "prediction" else num_classes(plan.output)
+    output = plan.outputs[field.output]
+    if output.problem == "regression":
+        return output.units if output.units > 1 else None
+    return None if field.name == "prediction" else num_classes(output)
 
 
 def result_type(plan: ScoringPlan) -> T.StructType:
@@ -150,23 +163,23 @@ def result_type(plan: ScoringPlan) -> T.StructType:
     for field in plan.fields:
         width = width_of(plan, field)
         if width is None:
-            result = result.add(field, T.DoubleType())
+            result = result.add(field.slot, T.DoubleType())
         elif width > _SPREAD_UP_TO:
-            result = result.add(field, T.ArrayType(T.DoubleType()))
+            result = result.add(field.slot, T.ArrayType(T.DoubleType()))
         else:
             for index in range(width):
-                result = result.add(f"{field}_{index}", T.DoubleType())
+                result = result.add(f"{field.slot}_{index}", T.DoubleType())
     if plan.handle_invalid == "skip":
         result = result.add("valid", T.BooleanType())
     return result
 
 
-def output_expression(plan: ScoringPlan, scored: str, field: str) -> Column:
+def output_expression(plan: ScoringPlan, scored: str, field: Field) -> Column:
     """Runs on the driver. One output out of the struct: a double or an array of doubles."""
     width = width_of(plan, field)
-    value = F.col(f"{scored}.{field}")
+    value = F.col(f"{scored}.{field.slot}")
     if width is not None and width <= _SPREAD_UP_TO:
-        value = F.array(*(F.col(f"{scored}.{field}_{index}") for index in range(width)))
+        value = F.array(*(F.col(f"{scored}.{field.slot}_{index}") for index in range(width)))
     return _unless_failed(scored, value)
 
 
@@ -182,7 +195,7 @@ def _unless_failed(scored: str, value: Column) -> Column:
 
 
 def scoring_udf(plan: ScoringPlan, payload: Payload) -> Any:
-    """Runs on the driver. UDF of one features column to a struct of outputs.
+    """Runs on the driver. UDF of a column for each input to a struct of outputs.
 
     It counts as nondeterministic, which keeps the optimizer from copying it into
     a filter on its own result and so from scoring every row twice.
@@ -190,13 +203,17 @@ def scoring_udf(plan: ScoringPlan, payload: Payload) -> Any:
     version = installed_version()
 
     def score(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
+        yield from score_batches(((rows,) for rows in batches), plan, payload, version)
+
+    def score_several(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.DataFrame]:
         yield from score_batches(batches, plan, payload, version)
 
-    return pandas_udf(score, result_type(plan)).asNondeterministic()  # type: ignore[call-overload]
+    function = score if len(plan.inputs) == 1 else score_several
+    return pandas_udf(function, result_type(plan)).asNondeterministic()  # type: ignore[call-overload]
 
 
 def score_batches(
-    batches: Iterator[pd.Series[Any]],
+    batches: Iterator[tuple[pd.Series[Any], ...]],
     plan: ScoringPlan,
     payload: Payload,
     version: str | None = None,
@@ -206,14 +223,15 @@ def score_batches(
     What fails goes with the rows of its part; whatever reads their outputs raises it.
     """
     speed_up_worker()
-    for rows in batches:
-        for start in range(0, max(len(rows), 1), _FRAME_ROWS):
-            part = rows.iloc[start : start + _FRAME_ROWS]
+    for columns in batches:
+        count = len(columns[0])
+        for start in range(0, max(count, 1), _FRAME_ROWS):
+            part = [rows.iloc[start : start + _FRAME_ROWS] for rows in columns]
             try:
                 require_version(version)
                 frame = _score(part, plan, network_of(plan, payload))
             except Exception as error:
-                frame = _failed(len(part), plan, failure_text(error, plan))
+                frame = _failed(len(part[0]), plan, failure_text(error, plan))
             yield frame
 
 
@@ -266,62 +284,73 @@ def network_of(plan: ScoringPlan, payload: Payload) -> Forward:
     return network
 
 
-def _score(rows: pd.Series[Any], plan: ScoringPlan, forward: Forward) -> pd.DataFrame:
-    column = plan.features
-    encoded = encode_rows(rows, column)
-    valid = encoded.reasons == 0
+def _score(rows: Sequence[pd.Series[Any]], plan: ScoringPlan, forward: Forward) -> pd.DataFrame:
+    encoded = [encode_rows(one, column) for one, column in zip(rows, plan.inputs, strict=True)]
+    valid = np.logical_and.reduce([one.reasons == 0 for one in encoded])
     if plan.handle_invalid == "error" and not valid.all():
-        raise invalid_error(encoded, column)
-    values = encoded.tensors(column)
-    steps = range(0, max(len(values), 1), plan.batch_size)
-    raw = [forward(values[start : start + plan.batch_size]) for start in steps]
-    result = np.concatenate(raw)
-    finite = finite_rows(result)
-    if not finite.all():
-        if plan.handle_invalid == "error":
-            raise not_finite_error(finite, column.name)
-        valid &= finite
-        result[~finite] = 0
-    outputs = derive_outputs(result, plan.output, plan.thresholds)
-    frame: dict[str, Any] = {_FAILURE: [None] * len(values)}
+        raise invalid_error(plan.inputs, encoded)
+    values = [one.tensors(column) for one, column in zip(encoded, plan.inputs, strict=True)]
+    results = _forwarded(values, forward, plan.batch_size)
+    for result in results:
+        finite = finite_rows(result)
+        if not finite.all():
+            if plan.handle_invalid == "error":
+                names = [column.name for column in plan.inputs]
+                raise not_finite_error(finite, names)
+            valid &= finite
+            result[~finite] = 0
+    derived = [
+        derive_outputs(result, output, plan.thresholds)
+        for result, output in zip(results, plan.outputs, strict=True)
+    ]
+    frame: dict[str, Any] = {_FAILURE: [None] * len(valid)}
     for field in plan.fields:
-        _add_columns(frame, field, outputs[field], width_of(plan, field))
+        _add_columns(frame, field.slot, derived[field.output][field.name], width_of(plan, field))
     if plan.handle_invalid == "skip":
         frame["valid"] = valid
     return pd.DataFrame(frame)
 
 
-def _add_columns(frame: dict[str, Any], field: str, values: Array, width: int | None) -> None:
+def _forwarded(values: Sequence[Array], forward: Forward, batch_size: int) -> list[Array]:
+    """Each output of the network for all rows."""
+    steps = range(0, max(len(values[0]), 1), batch_size)
+    raw = [forward([one[start : start + batch_size] for one in values]) for start in steps]
+    return [np.concatenate(parts) for parts in zip(*raw, strict=True)]
+
+
+def _add_columns(frame: dict[str, Any], slot: str, values: Array, width: int | None) -> None:
     if width is None:
-        frame[field] = values
+        frame[slot] = values
     elif width > _SPREAD_UP_TO:
-        frame[field] = list(values)
+        frame[slot] = list(values)
     else:
-        frame.update((f"{field}_{index}", values[:, index]) for index in range(width))
+        frame.update((f"{slot}_{index}", values[:, index]) for index in range(width))
 
 
 def _build(archive: bytes, custom_objects: CustomObjects, plan: ScoringPlan) -> Forward:
     tf = import_tensorflow()
     from spark_dlobd.training import keras_codec
+    from spark_dlobd.training.signature import inputs_of, outputs_of, tensors_by_part
 
     limit_tensorflow_threads(plan.threads)
     model = keras_codec.archive_to_model(archive, custom_objects)
-    dtype = keras_codec.input_dtype(model)
+    takes, gives = inputs_of(model), outputs_of(model)
+    specs = [tf.TensorSpec((None, *one.shape), one.dtype) for one in takes.tensors]
 
     # As in Keras's own predict. It also leaves no file: a Python worker of Spark ends
     # without the clean-up in which autograph removes its own.
-    @tf.function(  # type: ignore[untyped-decorator]
-        input_signature=[tf.TensorSpec((None, *plan.features.shape), dtype)], autograph=False
-    )
-    def forward(rows: Any) -> Any:
-        result = model(rows, training=False)
-        return tf.nest.flatten(result)[0]
+    @tf.function(input_signature=specs, autograph=False)  # type: ignore[untyped-decorator]
+    def forward(*rows: Any) -> Any:
+        x = takes.structure.packed(dict(zip(takes.parts, rows, strict=True)))
+        result = tensors_by_part(model(x, training=False), gives.structure)
+        return [result[part] for part in gives.parts]
 
     # Calling `forward` itself warns of "retracing" once a worker has scored several models.
     traced = forward.get_concrete_function()
 
     # The trace alone does not keep the weights alive, its function does.
-    def call(rows: Array, _owner: Any = forward) -> Array:
-        return np.asarray(traced(tf.cast(rows, dtype)))
+    def call(rows: Sequence[Array], _owner: Any = forward) -> list[Array]:
+        given = (tf.cast(one, spec.dtype) for one, spec in zip(rows, specs, strict=True))
+        return [np.asarray(one) for one in traced(*given)]
 
     return call

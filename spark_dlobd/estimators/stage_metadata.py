@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spark_dlobd.errors import PersistenceError
@@ -48,7 +48,9 @@ def seal(metadata: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def parse(text: str, path: str, expected_class: str, keys: Mapping[str, type]) -> dict[str, Any]:
+def parse(
+    text: str, path: str, expected_class: str, keys: Sequence[Mapping[str, type]]
+) -> dict[str, Any]:
     """Read the metadata of a stage and check it.
 
     Parameters
@@ -59,8 +61,9 @@ def parse(text: str, path: str, expected_class: str, keys: Mapping[str, type]) -
         Where the stage is, for messages.
     expected_class : str
         Full name of the class whose ``load`` was called.
-    keys : mapping of str to type
-        What the section of this library holds for that class beside the common keys.
+    keys : sequence of mapping of str to type
+        What the section of this library holds for that class beside the common keys: one of
+        these.
 
     Returns
     -------
@@ -87,7 +90,8 @@ def parse(text: str, path: str, expected_class: str, keys: Mapping[str, type]) -
         )
     _check_class(metadata.get("class"), path, expected_class)
     _check_keys(metadata, _SPARK_KEYS, {}, f"{path}/metadata", others=True)
-    expected = {"format": int, **_OWN_KEYS, **keys}
+    fitting = next((each for each in keys if each.keys() <= own.keys()), keys[0])
+    expected = {"format": int, **_OWN_KEYS, **fitting}
     _check_keys(own, expected, _OPTIONAL, f"{path}/metadata: {SECTION}", others=False)
     if "digest" in own and own["digest"] != seal(metadata):
         raise PersistenceError(

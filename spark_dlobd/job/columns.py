@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,14 +20,25 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(name)
 
 
+Role = Literal["features", "label", "weight"]
+Kind = Literal["one", "list", "dict"]
+
+
+class Piece(NamedTuple):
+    """A DataFrame column of `width` elements that stands beside others in one tensor."""
+
+    name: str
+    width: int
+
+
 @dataclass(frozen=True)
 class TensorColumn:
-    """One DataFrame column as a fixed-shape tensor.
+    """One or more DataFrame columns as a fixed-shape tensor.
 
     Attributes
     ----------
     name : str
-        The DataFrame column.
+        The DataFrame column, or what several of them are called together.
     dtype : str
         numpy dtype of one element as stored, e.g. ``"float32"`` or ``"uint8"``.
     shape : tuple of int
@@ -37,6 +49,10 @@ class TensorColumn:
         For features: what the network takes, where that is not `dtype`.
     nested : bool
         Whether the rows are arrays of arrays, of this shape.
+    part : str
+        Name of the network's input or output that it belongs to; empty where there is one.
+    beside : tuple of Piece
+        The DataFrame columns that stand side by side in it, where there are several.
     """
 
     name: str
@@ -45,6 +61,8 @@ class TensorColumn:
     num_classes: int | None = None
     takes: str | None = None
     nested: bool = False
+    part: str = ""
+    beside: tuple[Piece, ...] = ()
 
     @property
     def size(self) -> int:
@@ -59,17 +77,145 @@ class TensorColumn:
         """Bytes of one row as stored."""
         return numpy_dtype(self.dtype).itemsize * self.size
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The DataFrame columns."""
+        return tuple(piece.name for piece in self.beside) or (self.name,)
+
+    def source_of(self, element: int) -> str:
+        """The DataFrame column that an element of a row comes from."""
+        for piece in self.beside:
+            if element < piece.width:
+                return piece.name
+            element -= piece.width
+        return self.name
+
+    @property
+    def network_dtype(self) -> str:
+        """Type in which the network gets it."""
+        return self.takes or self.dtype
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How a network takes or gives its tensors: one, several in order, or several by name.
+
+    Attributes
+    ----------
+    kind : {"one", "list", "dict"}
+        Which of these.
+    names : tuple of str
+        Of each tensor, in the network's order; a single one has none.
+
+    Examples
+    --------
+    >>> Structure("list", ("a", "b")).packed({"a": 1})
+    (1, None)
+    """
+
+    kind: Kind = "one"
+    names: tuple[str, ...] = ("",)
+
+    def packed(self, parts: Mapping[str, Any]) -> Any:
+        """Tensors by name, as Keras wants them; None in the place of one that is not given."""
+        if self.kind == "one":
+            return parts[self.names[0]]
+        found = {name: parts.get(name) for name in self.names}
+        return found if self.kind == "dict" else tuple(found.values())
+
 
 @dataclass(frozen=True)
 class ColumnSpec:
-    """The columns a model is trained on."""
+    """The columns a model is trained on.
 
-    features: TensorColumn
-    label: TensorColumn
-    weight: TensorColumn | None = None
+    Attributes
+    ----------
+    inputs : tuple of TensorColumn
+        One for each input of the network, in its order.
+    labels : tuple of TensorColumn
+        One for each output that has a loss, in the order of outputs.
+    weights : tuple of TensorColumn
+        None, one for all outputs, or one for each output that has one.
+    x, y : Structure
+        How the network takes inputs and gives outputs.
+    """
+
+    inputs: tuple[TensorColumn, ...]
+    labels: tuple[TensorColumn, ...]
+    weights: tuple[TensorColumn, ...] = ()
+    x: Structure = Structure()
+    y: Structure = Structure()
+
+    @classmethod
+    def of(
+        cls, features: TensorColumn, label: TensorColumn, weight: TensorColumn | None = None
+    ) -> ColumnSpec:
+        """Columns of a network with one input and one output."""
+        return cls((features,), (label,), () if weight is None else (weight,))
 
     @property
     def all(self) -> tuple[TensorColumn, ...]:
-        """Features, label and, where there is one, weight."""
-        columns = (self.features, self.label)
-        return columns if self.weight is None else (*columns, self.weight)
+        """Inputs, labels and weights."""
+        return (*self.inputs, *self.labels, *self.weights)
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """What each of `all` is for."""
+        counts: dict[Role, int] = {
+            "features": len(self.inputs),
+            "label": len(self.labels),
+            "weight": len(self.weights),
+        }
+        return tuple(role for role, count in counts.items() for _ in range(count))
+
+    @property
+    def stored_names(self) -> tuple[str, ...]:
+        """Names of the stored columns, in the order of `all`.
+
+        Examples
+        --------
+        >>> x, y = TensorColumn("x", "float32", (4,)), TensorColumn("y", "float32", ())
+        >>> ColumnSpec((x, x), (y,)).stored_names
+        ('features', 'features_1', 'label')
+        """
+        groups = (self.inputs, self.labels, self.weights)
+        names = zip(("features", "label", "weight"), groups, strict=True)
+        return tuple(
+            f"{name}_{i}" if i else name for name, group in names for i in range(len(group))
+        )
+
+    def stored_name(self, column: TensorColumn) -> str:
+        """Name of one stored column; one that serves twice is stored twice, alike."""
+        return self.stored_names[self.all.index(column)]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row as stored."""
+        return sum(column.row_bytes for column in self.all)
+
+    def packed(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
+        """Tensors in the order of `all` as Keras takes them.
+
+        Returns
+        -------
+        tuple
+            ``(x, y)``, or ``(x, y, sample_weight)`` where there are weights.
+
+        Examples
+        --------
+        >>> x, y = TensorColumn("x", "float32", (4,)), TensorColumn("y", "float32", ())
+        >>> ColumnSpec.of(x, y).packed([1, 2])
+        (1, 2)
+        """
+        first, last = len(self.inputs), len(self.inputs) + len(self.labels)
+        x = self.x.packed(_by_part(self.inputs, tensors[:first]))
+        y = self.y.packed(_by_part(self.labels, tensors[first:last]))
+        if not self.weights:
+            return x, y
+        if not self.weights[0].part:
+            return x, y, tensors[last]
+        return x, y, self.y.packed(_by_part(self.weights, tensors[last:]))
+
+
+def _by_part(columns: Sequence[TensorColumn], tensors: Sequence[Any]) -> dict[str, Any]:
+    return {column.part: tensor for column, tensor in zip(columns, tensors, strict=True)}

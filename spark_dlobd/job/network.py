@@ -21,11 +21,24 @@ class OutputSpec:
         Width of the model's output.
     from_logits : bool
         Whether the output still needs softmax or sigmoid to become a probability.
+    name : str
+        Of the network's output; empty where there is one.
     """
 
     problem: ProblemType
     units: int
     from_logits: bool = False
+    name: str = ""
+
+    def column(self, field: str) -> str:
+        """Name of the column for a field of this output, where there are several.
+
+        Examples
+        --------
+        >>> OutputSpec("binary", 1, name="clicked").column("probability")
+        'clicked_probability'
+        """
+        return f"{self.name}_{field}" if self.name else field
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,8 @@ class TrainJob:
         Names the fit.
     network : Network
         What to train, with the state its optimizer starts with.
-    output : OutputSpec
-        What the network's output means.
+    outputs : tuple of OutputSpec
+        What each of the network's outputs means.
     columns : ColumnSpec
         The rows as tensors.
     config : FitConfig
@@ -70,7 +70,7 @@ class TrainJob:
 
     run_id: str
     network: Network
-    output: OutputSpec
+    outputs: tuple[OutputSpec, ...]
     columns: ColumnSpec
     config: FitConfig
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from spark_dlobd.job.network import Network
+from spark_dlobd.job.network import Network, OutputSpec
 from spark_dlobd.report import blocks, words
 from spark_dlobd.report.facts import fact_rows
 from spark_dlobd.report.network import network_facts
@@ -82,14 +82,17 @@ def _facts(network: Network | None) -> dict[str, Any]:
 
 def _task(model: Any) -> str:
     """What goes in and comes out."""
-    features, output = model.fitted().features, model.fitted().output
-    shape = "x".join(map(str, features.shape)) or "scalar"
-    units = output.units
-    classes = model.numClasses
-    what = f"{classes} classes" if classes is not None else "regression"
-    if classes is None and units > 1:
-        what += f" of {units} outputs"
-    return f"{what} from {shape} {features.dtype}"
+    fitted = model.fitted()
+    shapes = ("x".join(map(str, one.shape)) or "scalar" for one in fitted.inputs)
+    given = (f"{shape} {one.dtype}" for shape, one in zip(shapes, fitted.inputs, strict=True))
+    return f"{', '.join(map(_meaning, fitted.specs))} from {', '.join(given)}"
+
+
+def _meaning(output: OutputSpec) -> str:
+    if output.problem == "regression":
+        several = f" of {output.units} outputs" if output.units > 1 else ""
+        return f"regression{several}"
+    return f"{2 if output.problem == 'binary' else output.units} classes"
 
 
 def _title(text: str) -> str:

@@ -283,8 +283,8 @@ def status_of(error: BaseException | None) -> str:
 def describe_dataset(data: DatasetRef, name: str, source: str | None) -> dict[str, Any]:
     """JSON-able description of materialized rows: schema, row counts, source."""
     columns = {
-        role: {"name": column.name, "dtype": column.dtype, "shape": list(column.shape)}
-        for role, column in zip(("features", "label", "weight"), data.columns.all, strict=False)
+        stored: {"name": column.name, "dtype": column.dtype, "shape": list(column.shape)}
+        for stored, column in zip(data.columns.stored_names, data.columns.all, strict=True)
     }
     return {
         "name": name,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from spark_dlobd.errors import ConfigurationError, ModelError
 from spark_dlobd.training.custom_objects import registered
 from spark_dlobd.training.output import snake_case
+from spark_dlobd.training.output_losses import weigh_by_rows
+from spark_dlobd.training.signature import Signature, outputs_of
 
 _METRIC_SHORTCUTS = ("accuracy", "acc", "crossentropy", "ce")
 
@@ -21,6 +24,7 @@ def compile_config(
     optimizer: Any = None,
     metrics: Any = None,
     learning_rate: float | None = None,
+    loss_weights: Any = None,
 ) -> dict[str, Any]:
     """Runs on the driver. Resolve what the model is compiled with.
 
@@ -39,6 +43,8 @@ def compile_config(
         Names, serialized configs or instances; replaces the model's metrics.
     learning_rate : float or None
         Replaces the optimizer's learning rate, also a schedule.
+    loss_weights : dict of str to float, list of float or None
+        Factor of each output's loss in the sum; replaces the model's.
 
     Returns
     -------
@@ -71,6 +77,9 @@ def compile_config(
             "loss='sparse_categorical_crossentropy' (or another Keras loss), or call "
             "model.compile(loss=...) first."
         )
+    if loss_weights is not None:
+        config["loss_weights"] = loss_weights
+    config |= by_output(config, outputs_of(model))
     _complete_configs(config)
     _check_names(config)
     config["optimizer"] = _optimizer_config(config["optimizer"], learning_rate)
@@ -113,6 +122,7 @@ def compile_model(
     """
     with registered(custom_objects):
         model.compile_from_config(json.loads(json.dumps(dict(config))))
+    weigh_by_rows(model)
 
 
 def check_decay(optimizer: Any) -> None:
@@ -181,13 +191,75 @@ def _getters() -> dict[str, Any]:
     }
 
 
+def by_output(config: Mapping[str, Any], outputs: Signature) -> dict[str, Any]:
+    """Arguments of ``compile`` of a network with several outputs, all in one form.
+
+    Losses, their weights and metrics become dicts with every output, None where it has none:
+    of all the forms that Keras takes this is the one that it reads alike whatever structure
+    the outputs have.
+
+    Raises
+    ------
+    ConfigurationError
+        An argument names an output that is not there, or a list has another length.
+    """
+    names = [tensor.name for tensor in outputs.tensors]
+    if len(names) == 1:
+        return {}
+    loss = config.get("loss")
+    if loss is not None and not _is_collection(loss):
+        loss = dict.fromkeys(names, loss)
+    found: dict[str, Any] = {"loss": None if loss is None else _named("loss", loss, names)}
+    for argument in ("metrics", "weighted_metrics", "loss_weights"):
+        value = config.get(argument)
+        found[argument] = None if value is None else _named(argument, value, names)
+    if found["loss_weights"] is not None:
+        weights = found["loss_weights"]
+        found["loss_weights"] = {n: 1.0 if w is None else float(w) for n, w in weights.items()}
+    if outputs.structure.kind == "list" and names[0] == "output_1":
+        # a subclassed model has no names that Keras knows
+        return {k: v and list(v.values()) for k, v in found.items()}
+    return found
+
+
+def _is_collection(value: Any) -> bool:
+    is_config = isinstance(value, Mapping) and "class_name" in value
+    return isinstance(value, (Mapping, list, tuple)) and not is_config
+
+
+def _named(argument: str, value: Any, names: list[str]) -> dict[str, Any]:
+    """Value for each output."""
+    listed = ", ".join(map(repr, names))
+    if isinstance(value, Mapping):
+        unknown = [name for name in value if name not in names]
+        if unknown:
+            raise ConfigurationError(
+                f"{argument} must name outputs of the network: {listed}. Got "
+                f"{', '.join(map(repr, unknown))}."
+            )
+        return {name: value.get(name) for name in names}
+    if not isinstance(value, (list, tuple)) or len(value) != len(names):
+        raise ConfigurationError(
+            f"{argument} of a network with several outputs must be a dict with the names "
+            f"{listed}, or a list of as many elements. Got {value!r}."
+        )
+    return dict(zip(names, value, strict=True))
+
+
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
+    """The same collection with every loss, metric or optimizer in it changed."""
+    if isinstance(value, (list, tuple)):
+        return [_each(item, change) for item in value]
+    if isinstance(value, Mapping) and "class_name" not in value:
+        return {name: _each(item, change) for name, item in value.items()}
+    return change(value)
+
+
 def _complete_configs(config: dict[str, Any]) -> None:
     """Replace ``{"class_name": "SGD", "config": {...}}``, which lacks its module, by the object."""
 
     def complete(argument: str, value: Any) -> Any:
-        if isinstance(value, list):
-            return [complete(argument, item) for item in value]
-        if not isinstance(value, Mapping) or "class_name" not in value or "module" in value:
+        if not isinstance(value, Mapping) or "module" in value:
             return value
         try:
             return _getters()[argument](dict(value))
@@ -198,15 +270,17 @@ def _complete_configs(config: dict[str, Any]) -> None:
             ) from error
 
     for argument in _getters():
-        config[argument] = complete(argument, config.get(argument))
+        change = functools.partial(complete, argument)
+        config[argument] = _each(config.get(argument), change)
 
 
 def _check_names(config: dict[str, Any]) -> None:
+    def check(argument: str, name: Any) -> None:
+        if isinstance(name, str):
+            _check_name(argument, name)
+
     for argument in _getters():
-        value = config.get(argument)
-        for name in value if isinstance(value, list) else [value]:
-            if isinstance(name, str):
-                _check_name(argument, name)
+        _each(config.get(argument), functools.partial(check, argument))
 
 
 def _check_name(argument: str, name: str) -> None:

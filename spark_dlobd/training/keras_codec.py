@@ -24,7 +24,8 @@ from spark_dlobd.training.custom_objects import (
     referenced_objects,
     registered,
 )
-from spark_dlobd.training.output import output_spec
+from spark_dlobd.training.output import output_specs
+from spark_dlobd.training.signature import inputs_of
 
 if TYPE_CHECKING:
     from spark_dlobd.job.columns import ColumnSpec
@@ -37,11 +38,9 @@ __all__ = [
     "compile_config",
     "compile_model",
     "custom_objects_of",
-    "input_dtype",
-    "input_shape",
     "model_to_archive",
     "network_to_model",
-    "output_spec",
+    "output_specs",
     "own_compile_config",
     "weights_and_bytes",
     "weights_hash",
@@ -65,13 +64,7 @@ def check_model(model: Any) -> None:
             f"Model {model.name!r} is not built: {', '.join(unbuilt)} has no weights yet. Start it "
             "with keras.Input(shape=...), or call it once on a batch of data before passing it."
         )
-    for side in ("inputs", "outputs"):
-        tensors = getattr(model, side, None)
-        if isinstance(tensors, (list, tuple)) and len(tensors) > 1:
-            raise ModelError(
-                f"Model {model.name!r} has {len(tensors)} {side}; models with more than one "
-                "input or output are not supported yet. Concatenate them into one tensor."
-            )
+    inputs_of(model)
 
 
 def _model_hint(value: Any) -> str:
@@ -90,7 +83,7 @@ def model_to_archive(model: Any) -> bytes:
     Parameters
     ----------
     model : keras.Model
-        A built model with one input and one output. Optimizer state is left out.
+        A built model. Optimizer state is left out.
 
     Raises
     ------
@@ -188,31 +181,6 @@ def custom_objects_of(model: Any, compile_config: Mapping[str, Any] | None = Non
     return referenced_objects([_config_of(model), dict(compile_config or {})])
 
 
-def input_shape(model: Any) -> tuple[int, ...]:
-    """Shape of one row of the model's input, without the batch axis.
-
-    Raises
-    ------
-    ModelError
-        If an axis has no fixed length.
-    """
-    shape = _batch_shape(model)[1:]
-    fixed = tuple(int(extent) for extent in shape if extent is not None)
-    if len(fixed) < len(shape):
-        raise ModelError(
-            f"Model {model.name!r} takes rows of shape {shape}; every axis needs a fixed length. "
-            "Give it in keras.Input(shape=...)."
-        )
-    return fixed
-
-
-def input_dtype(model: Any) -> str:
-    """Numpy dtype of the model's input, e.g. ``"float32"``."""
-    tensors = getattr(model, "inputs", None)
-    dtype = tensors[0].dtype if tensors else model.input_dtype
-    return str(dtype)
-
-
 def weights_hash(model: Any) -> str:
     """SHA-256 over shape, dtype and values of ``model.weights``, in that order."""
     import numpy as np
@@ -262,19 +230,6 @@ def _saved(model: Any) -> bytes:
         return path.read_bytes()
 
 
-def _batch_shape(model: Any) -> tuple[int | None, ...]:
-    tensors = getattr(model, "inputs", None)
-    if tensors:
-        return tuple(tensors[0].shape)
-    shape = (model.get_build_config() or {}).get("input_shape")
-    if not isinstance(shape, (list, tuple)) or any(isinstance(s, (list, tuple)) for s in shape):
-        raise ModelError(
-            f"Model {model.name!r} does not say which single input it takes (got {shape!r}). "
-            "Call it once on a batch of data before passing it."
-        )
-    return tuple(shape)
-
-
 def _explain(error: Exception) -> str:
     text = str(error).rstrip()
     reason = text.rsplit("Exception encountered:", 1)[-1].split("Full object config:")[0].strip()
@@ -301,13 +256,14 @@ def metric_names(model: Any, columns: ColumnSpec) -> list[str] | None:
 
 def built_metrics(model: Any, columns: ColumnSpec) -> list[Any]:
     """Metrics of a compiled model, with those given to ``compile`` made for these columns."""
+    model._symbolic_build(data_batch=symbolic_batch(columns, rows=2))
+    return list(model.metrics)
+
+
+def symbolic_batch(columns: ColumnSpec, rows: int | None = None) -> tuple[Any, ...]:
+    """Keras tensors of a batch of these columns, as a training step takes them."""
     import keras
 
-    tensors = [
-        keras.KerasTensor((2, *column.shape), dtype)
-        for column, dtype in zip(
-            columns.all, (input_dtype(model), columns.label.dtype, "float32"), strict=False
-        )
-    ]
-    model._symbolic_build(data_batch=tuple(tensors))
-    return list(model.metrics)
+    types = [column.network_dtype for column in columns.all]
+    pairs = zip(columns.all, types, strict=True)
+    return columns.packed([keras.KerasTensor((rows, *one.shape), dtype) for one, dtype in pairs])

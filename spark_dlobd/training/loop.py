@@ -74,7 +74,6 @@ class RankData:
     def dataset(
         self,
         class_weight: dict[int, float] | None,
-        cast_to: str,
         noter: Callable[[], Callable[..., Any] | None] = lambda: None,
     ) -> Any:
         """One element a step; with several readers a tuple of their batches.
@@ -83,7 +82,7 @@ class RankData:
         ready.
         """
         weigh = class_weigher(class_weight)
-        parts = [reader.dataset(cast_to, _one_after(weigh, noter())) for reader in self.readers]
+        parts = [reader.dataset(_one_after(weigh, noter())) for reader in self.readers]
         joined = parts[0] if len(parts) == 1 else tf.data.Dataset.zip(tuple(parts))
         return joined.apply(tf.data.experimental.assert_cardinality(self.plan.steps_per_epoch))
 
@@ -114,8 +113,9 @@ def class_weigher(class_weight: dict[int, float] | None) -> Callable[..., Any] |
 
     def weigh(x: Any, y: Any, weight: Any = None) -> tuple[Any, Any, Any]:
         table = tf.constant(values)
-        one_hot = y.shape.rank == 2 and y.shape[1] != 1
-        index = tf.argmax(y, -1) if one_hot else tf.reshape(y, [-1])
+        (labels,) = tf.nest.flatten(y)
+        one_hot = labels.shape.rank == 2 and labels.shape[1] != 1
+        index = tf.argmax(labels, -1) if one_hot else tf.reshape(labels, [-1])
         index = tf.cast(index, tf.int32)
         known = tf.where(
             index < len(values), tf.gather(table, tf.minimum(index, len(values) - 1)), 1
@@ -203,12 +203,12 @@ class RankRows:
         """Whether other ranks validate and this one has no rows for it."""
         return self.validation_plan is not None and self.validation is None
 
-    def validation_arguments(self, dtype: str) -> dict[str, Any]:
+    def validation_arguments(self) -> dict[str, Any]:
         """What ``keras.Model.fit`` takes to validate on these rows."""
         if self.validation is None:
             return {}
         return {
-            "validation_data": self.validation.dataset(None, dtype),
+            "validation_data": self.validation.dataset(None),
             "validation_steps": self.validation_steps,
         }
 
@@ -232,7 +232,6 @@ def train_rank(
     config = job.config
     _seed(model, config.seed, group.rank)
     rows = RankRows.open(job, data, group, options.virtual_workers)
-    dtype = keras_codec.input_dtype(model)
     clock = StepClock(rows.train.plan, rows.ranks)
     measurement = Measurement(options.measured, group, rows.steps)
     with (
@@ -242,11 +241,11 @@ def train_rank(
         begin = _begin_of_epochs(rows, group, clock, instrumented)
         started = time.monotonic()
         history = model.fit(
-            rows.train.dataset(config.class_weight, dtype, measurement.noter),
+            rows.train.dataset(config.class_weight, measurement.noter),
             epochs=config.epochs,
             # without them Keras makes each iterator over the data twice
             steps_per_epoch=rows.steps,
-            **rows.validation_arguments(dtype),
+            **rows.validation_arguments(),
             callbacks=[
                 *options.first_callbacks,
                 begin,

@@ -52,7 +52,8 @@ class InputWait:
 
         def note(*batch: Any) -> Any:
             index = position.assign_add(1) - 1
-            with tf.control_dependencies(tf.nest.flatten(batch)):
+            there = [tensor for tensor in tf.nest.flatten(batch) if tensor is not None]
+            with tf.control_dependencies(there):
                 ready.scatter_update(tf.IndexedSlices(tf.timestamp(), index))
             return batch
 

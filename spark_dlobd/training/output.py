@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from spark_dlobd.errors import ConfigurationError, ModelError
 from spark_dlobd.job.network import OutputSpec, ProblemType
+from spark_dlobd.training.signature import Signature, Tensor, outputs_of
 from spark_dlobd.users_line import users_stacklevel
 
 _MULTICLASS = frozenset(
@@ -23,17 +26,17 @@ _ALIASES = {"bce": "binary_crossentropy"}
 _PROBABILITY_ACTIVATIONS = frozenset({"softmax", "sigmoid"})
 
 
-def output_spec(
+def output_specs(
     model: Any,
     compile_config: Mapping[str, Any],
     problem_override: Literal["auto", "classification", "regression"] | None = None,
-) -> OutputSpec:
-    """Runs on the driver. How predictions follow from the model's output.
+) -> tuple[OutputSpec, ...]:
+    """Runs on the driver. How predictions follow from each of the model's outputs.
 
     The categorical crossentropies make a multiclass problem, the binary ones over
     a single unit a binary one, and everything else is regression: hinge losses
     too, because their output is a margin, unless `problem_override` asks for a
-    classification (the margins then count as logits).
+    classification (the margins then count as logits). So is an output without a loss.
 
     Parameters
     ----------
@@ -42,20 +45,42 @@ def output_spec(
     compile_config : mapping
         What `compile_config` returned.
     problem_override : {"auto", "classification", "regression"}, optional
-        Overrules the loss.
+        Overrules the loss, of every output.
 
     Raises
     ------
     ModelError
         If a classifier's output is not of shape ``(batch, units)``.
     """
-    shape = _output_shape(model)
-    units = 1
-    for extent in shape:
-        units *= extent
-    loss = _single(compile_config.get("loss"))
+    outputs = outputs_of(model)
+    losses = losses_of(compile_config, outputs)
+    several = len(outputs.tensors) > 1
+    found = []
+    for place, tensor in enumerate(outputs.tensors):
+        loss = losses[tensor.name]
+        spec = _output_spec(model, place, tensor, loss, problem_override or "auto")
+        found.append(replace(spec, name=tensor.name) if several else spec)
+    return tuple(found)
+
+
+def losses_of(compile_config: Mapping[str, Any], outputs: Signature) -> dict[str, Any]:
+    """Serialized loss of each output by its name; None where it has none."""
+    loss = compile_config.get("loss")
+    names = [tensor.name for tensor in outputs.tensors]
+    if len(names) == 1:
+        return {names[0]: _single(loss)}
+    if isinstance(loss, dict) and "class_name" not in loss:
+        return {name: loss.get(name) for name in names}
+    if isinstance(loss, (list, tuple)):
+        return dict(zip(names, loss, strict=True))
+    return dict.fromkeys(names, loss)
+
+
+def _output_spec(model: Any, place: int, tensor: Tensor, loss: Any, override: str) -> OutputSpec:
+    shape = tensor.shape
+    units = math.prod(shape)
     name = loss_name(loss)
-    problem = _problem(name, units, problem_override or "auto")
+    problem = _problem(name, units, override)
     if problem == "regression":
         return OutputSpec("regression", units)
     if len(shape) > 1:
@@ -68,7 +93,7 @@ def output_spec(
             f"Loss {name!r} needs one output unit per class; model {model.name!r} has {units}. Use "
             "binary_crossentropy for one unit, or add units to the last layer."
         )
-    return OutputSpec(problem, units, _from_logits(model, loss, name))
+    return OutputSpec(problem, units, _from_logits(model, place, loss, name))
 
 
 def _problem(name: str | None, units: int, override: str) -> ProblemType:
@@ -85,9 +110,9 @@ def _problem(name: str | None, units: int, override: str) -> ProblemType:
     return "binary" if name in _BINARY and units == 1 else "regression"
 
 
-def _from_logits(model: Any, loss: Any, name: str | None) -> bool:
+def _from_logits(model: Any, place: int, loss: Any, name: str | None) -> bool:
     """Whether the output still needs softmax or sigmoid; warns of a contradiction."""
-    activation = _last_activation(model)
+    activation = _last_activation(model, place)
     config = loss.get("config") if isinstance(loss, dict) else None
     declared = config.get("from_logits") if isinstance(config, dict) else None
     if name not in _MULTICLASS | _BINARY:
@@ -113,38 +138,14 @@ def _from_logits(model: Any, loss: Any, name: str | None) -> bool:
     return from_logits
 
 
-def _output_shape(model: Any) -> tuple[int, ...]:
-    import keras
-
-    outputs = getattr(model, "outputs", None)
-    if not outputs:
-        batch_shape = (model.get_build_config() or {}).get("input_shape")
-        if not batch_shape:
-            raise ModelError(f"Model {model.name!r} does not say which input it takes.")
-        row = keras.KerasTensor((None, *batch_shape[1:]), dtype=model.input_dtype)
-        outputs = model.compute_output_spec(row)
-        outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
-    if len(outputs) != 1 or not hasattr(outputs[0], "shape"):
-        raise ModelError(
-            f"Model {model.name!r} must have one output tensor; several outputs are not "
-            "supported yet."
-        )
-    shape = tuple(outputs[0].shape[1:])
-    if any(extent is None for extent in shape):
-        raise ModelError(
-            f"Model {model.name!r} gives rows of shape {shape}; every axis needs a fixed length."
-        )
-    return tuple(int(extent) for extent in shape)
-
-
-def _last_activation(model: Any) -> str | None:
+def _last_activation(model: Any, place: int) -> str | None:
     """Name of the activation of a Keras layer that ends the model, if it is known."""
     import keras
 
     outputs = getattr(model, "outputs", None)
     if not outputs:
         return None
-    layer = outputs[0]._keras_history.operation
+    layer = outputs[place]._keras_history.operation
     if isinstance(layer, keras.layers.Softmax):
         return "softmax"
     if not isinstance(layer, (keras.layers.Dense, keras.layers.Activation)):
@@ -159,6 +160,17 @@ def _single(value: Any) -> Any:
     if isinstance(value, dict) and "class_name" not in value and len(value) == 1:
         return next(iter(value.values()))
     return value
+
+
+def reductions(compile_config: Mapping[str, Any]) -> list[str]:
+    """How each loss that says so makes one number of many."""
+    loss = compile_config.get("loss")
+    several = loss if isinstance(loss, (list, tuple)) else [loss]
+    if isinstance(loss, dict) and "class_name" not in loss:
+        several = list(loss.values())
+    configs = [one.get("config") for one in several if isinstance(one, dict)]
+    found = [config.get("reduction") for config in configs if isinstance(config, dict)]
+    return [str(reduction) for reduction in found if reduction is not None]
 
 
 def loss_name(loss: Any) -> str | None:

@@ -166,7 +166,7 @@ def _sequence(plan: ShardPlan, epoch: int) -> tuple[RowRange, ...]:
 
 
 def _steps_per_call(job: TrainJob, steps: int) -> int:
-    row_bytes = sum(column.row_bytes for column in job.columns.all)
+    row_bytes = job.columns.row_bytes
     return steps_per_call(row_bytes, job.config.batch_size, steps, job.config.world_size)
 
 

@@ -87,10 +87,7 @@ def train(
 
 def _build_metrics(model: Any, job: TrainJob) -> None:
     """Create the variables of losses and metrics, before any graph reads them."""
-    columns = job.columns
-    batch = [keras.KerasTensor((None, *column.shape), dtype=column.dtype) for column in columns.all]
-    batch[0] = keras.KerasTensor(batch[0].shape, dtype=keras_codec.input_dtype(model))
-    model._symbolic_build(data_batch=tuple(batch))
+    model._symbolic_build(data_batch=keras_codec.symbolic_batch(job.columns))
 
 
 class Hooks:

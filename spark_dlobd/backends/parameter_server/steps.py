@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from spark_dlobd.backends.parameter_server.tokens import call_function
+from spark_dlobd.data.feed import cast_inputs
 from spark_dlobd.job.columns import ColumnSpec
-from spark_dlobd.training import keras_codec
 from spark_dlobd.training.step import capture_gradients
 
 Apply = Callable[[list[Any], list[Any]], None]
@@ -109,7 +109,6 @@ class CallBuilder:
         self._state = ModelState(model)
         self._fresh = fresh_metrics(model)
         self._counter = model.optimizer.iterations.value
-        self._dtype = tf.as_dtype(keras_codec.input_dtype(model))
 
     def train_call(self) -> Any:
         """Function of ``(epoch, chunk, next chunk)`` that trains on a chunk.
@@ -132,8 +131,8 @@ class CallBuilder:
         names: list[str] = []
 
         def probe(*columns: Any) -> Any:
-            logs = self._strategy.run(lambda *c: step(c, self._fresh, names)[1], args=columns)
-            return logs
+            batch = self._columns.packed(cast_inputs(self._columns, columns))
+            return self._strategy.run(lambda b: step(b, self._fresh, names)[1], args=(batch,))
 
         with self._strategy.scope():
             tf.function(probe, autograph=False).get_concrete_function(*self._batch_spec())
@@ -214,9 +213,9 @@ class CallBuilder:
             return [tf.TensorArray(dtype, size=steps) for dtype in dtypes]
 
         def body(s: Any, metrics: Any, states: Any, logs: Any, stale: Any) -> Any:
-            batch = [c[s * self._batch_size : (s + 1) * self._batch_size] for c in columns]
-            batch[0] = tf.cast(batch[0], self._dtype)
-            after, said, lag = self._strategy.run(step, args=(tuple(batch), metrics, names))
+            rows = [c[s * self._batch_size : (s + 1) * self._batch_size] for c in columns]
+            batch = self._columns.packed(cast_inputs(self._columns, rows))
+            after, said, lag = self._strategy.run(step, args=(batch, metrics, names))
             return (
                 s + 1,
                 after,

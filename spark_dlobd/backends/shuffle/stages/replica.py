@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +76,7 @@ class Replica:
         self.updates_locally = updates_locally
         self.model = build_model(job)
         self.plan, self.validation_plan = plans(job, data, job.config.world_size)
-        self._spec = self._open(0).dataset(job.config.class_weight, self._dtype).element_spec
+        self._spec = _without_absent(self._open(0).dataset(job.config.class_weight).element_spec)
         self._build()
         self.layout = self._learn_layout() if layout is None else layout
         self._step = self._traced_step()
@@ -86,19 +86,14 @@ class Replica:
         self.seconds_waiting = 0.0
         """Time that steps waited for their batches."""
 
-    @property
-    def _dtype(self) -> str:
-        from spark_dlobd.training.keras_codec import input_dtype
-
-        return input_dtype(self.model)
-
     def _open(self, rank: int) -> RankData:
         return RankData.open(self.job, self.data, "train", self.plan, [rank])
 
     def _build(self) -> None:
         """Create the variables of metrics and optimizer, as Keras's fit does before it traces."""
         rows = tf.nest.map_structure(
-            lambda spec: keras.KerasTensor((2, *spec.shape[1:]), spec.dtype.name), self._spec
+            _if_there(lambda spec: keras.KerasTensor((2, *spec.shape[1:]), spec.dtype.name)),
+            self._spec,
         )
         self.model._symbolic_build(data_batch=rows)
         if not self.model.optimizer.built:
@@ -172,7 +167,7 @@ class Replica:
         """Run one step on rows of zeros, then undo what it wrote."""
         before = [np.asarray(v) for v in [*self.vector, *self.carried]]
         rows = tf.nest.map_structure(
-            lambda spec: tf.zeros([1, *spec.shape[1:]], spec.dtype), self._spec
+            _if_there(lambda spec: tf.zeros([1, *spec.shape[1:]], spec.dtype)), self._spec
         )
         self._step(rows, tf.constant(0.0))
         for variable, value in zip([*self.vector, *self.carried], before, strict=True):
@@ -226,7 +221,7 @@ class Replica:
             rows so that the mean over workers is the mean over rows.
         """
         self._holds = None
-        feed = self._feeds.setdefault(rank, _Feed(self._open(rank), self.job, self._dtype))
+        feed = self._feeds.setdefault(rank, _Feed(self._open(rank), self.job))
         began = time.perf_counter()
         batch = feed.at(epoch, step)
         self.seconds_waiting += time.perf_counter() - began
@@ -243,7 +238,7 @@ class Replica:
             return []
         rows = RankData.open(self.job, self.data, "validation", self.validation_plan, [rank])
         self._holds = None
-        self.model.evaluate(rows.dataset(None, self._dtype), verbose=0)
+        self.model.evaluate(rows.dataset(None), verbose=0)
         return [np.asarray(v) for metric in self.model.metrics for v in metric.variables]
 
     def close(self) -> None:
@@ -253,13 +248,21 @@ class Replica:
         self._feeds.clear()
 
 
+def _without_absent(spec: Any) -> Any:
+    """Spec of a batch with None where an output has no label."""
+    return tf.nest.map_structure(lambda one: one if isinstance(one, tf.TensorSpec) else None, spec)
+
+
+def _if_there(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda one: None if one is None else function(one)
+
+
 class _Feed:
     """The batches of one rank, kept open from step to step."""
 
-    def __init__(self, data: RankData, job: TrainJob, dtype: str) -> None:
+    def __init__(self, data: RankData, job: TrainJob) -> None:
         self._data = data
         self._job = job
-        self._dtype = dtype
         self._epoch = -1
         self._next = 0
         self._batches: Iterator[Any] = iter(())
@@ -269,7 +272,7 @@ class _Feed:
         if epoch != self._epoch or step < self._next:
             self.close()
             self._data.go_to(epoch)
-            self._batches = iter(self._data.dataset(self._job.config.class_weight, self._dtype))
+            self._batches = iter(self._data.dataset(self._job.config.class_weight))
             self._epoch, self._next = epoch, 0
         while self._next < step:
             next(self._batches)
