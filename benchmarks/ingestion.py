@@ -54,7 +54,7 @@ def main() -> None:
     spark = session()
     try:
         cached = frame(spark, options.rows).coalesce(1).cache()
-        columns = ColumnSpec(
+        columns = ColumnSpec.of(
             feature_column(cached.schema, "features", (WIDTH,)),
             label_column(cached.schema, "label", num_classes=10),
         )

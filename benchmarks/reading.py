@@ -129,7 +129,7 @@ def session() -> SparkSession:
 
 def measure(spark: SparkSession, rows: int, repeats: int, folder: Path) -> dict[str, Any]:
     df = frame(spark, rows)
-    columns = ColumnSpec(
+    columns = ColumnSpec.of(
         feature_column(df.schema, "features", (WIDTH,)),
         label_column(df.schema, "label", num_classes=10),
     )

@@ -24,7 +24,7 @@ def main() -> None:
     if sys.argv[1] == "writing":
         # rows come so slowly that the files are still open after minutes
         df = spark.range(0, 400, 1, 2).selectExpr("id").mapInPandas(slow, "x double, y long")
-    columns = ColumnSpec(feature_column(df.schema, "x", ()), label_column(df.schema, "y"))
+    columns = ColumnSpec.of(feature_column(df.schema, "x", ()), label_column(df.schema, "y"))
     with materialize(df, columns) as data:
         print(data.root, flush=True)
         time.sleep(600)

@@ -34,7 +34,7 @@ def temporary(tmp_path, monkeypatch):
 
 def numbers(spark, rows=40):
     df = spark.range(0, rows, 1, 1).selectExpr("array(double(id), 1D) x", "id y", "id < 20 v")
-    return df, ColumnSpec(feature_column(df.schema, "x", (2,)), label_column(df.schema, "y"))
+    return df, ColumnSpec.of(feature_column(df.schema, "x", (2,)), label_column(df.schema, "y"))
 
 
 def modes(root):

@@ -74,7 +74,7 @@ def test_it_says_what_a_fit_has_to_do(explained: tuple[DLEstimator, Explanation]
     found = explained[1]
     assert found.row_counts == (6, 2)
     assert (found.weights, found.variables, found.work.gradient_bytes) == (2, 1, 8)
-    assert (found.input_shape, found.output_shape) == ((2,), (1,))
+    assert (found.input_shapes, found.output_shapes) == (((2,),), ((1,),))
     assert found.work.row_bytes == 12 and found.work.epochs == 4
     assert {one.workers for one in found.predictions} == {1, 2}
     horovod = found.prediction("horovod", 2)

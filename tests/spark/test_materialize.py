@@ -50,7 +50,7 @@ def read(data, split="train", world=1, epoch=0):
 
 
 def spec(df, shape=(2,), classes=1000, weight=False):
-    return ColumnSpec(
+    return ColumnSpec.of(
         feature_column(df.schema, "x", shape),
         label_column(df.schema, "y", num_classes=classes),
         weight_column(df.schema, "w") if weight else None,
@@ -97,7 +97,7 @@ def test_dense_and_sparse_vectors(spark):
 
 def test_scalars_weights_and_float_labels(spark):
     df = spark.range(6).selectExpr("id / 2 x", "id * 1.5 y", "id / 4 w")
-    columns = ColumnSpec(
+    columns = ColumnSpec.of(
         feature_column(df.schema, "x", (1,)),
         label_column(df.schema, "y"),
         weight_column(df.schema, "w"),
@@ -112,19 +112,19 @@ def test_scalars_weights_and_float_labels(spark):
 
 def test_labels_of_several_outputs(spark):
     df = spark.range(3).selectExpr("double(id) x", "array(id, id + 1) y")
-    columns = ColumnSpec(
+    columns = ColumnSpec.of(
         feature_column(df.schema, "x", ()), label_column(df.schema, "y", shape=(2,))
     )
     with materialize(df, columns) as data:
         plan = ShardPlan.of(data.train, 1, 3, seed=0, shuffle=False)
         block = next(ShardReader(data, "train", plan, 0).blocks())
-    assert sorted(block.label.tolist()) == [[0, 1], [1, 2], [2, 3]]
-    assert block.features.shape == (3,)
+    assert sorted(block.arrays[1].tolist()) == [[0, 1], [1, 2], [2, 3]]
+    assert block.arrays[0].shape == (3,)
 
 
 def test_names_with_dots_and_backticks(spark):
     df = spark.range(3).selectExpr("double(id) `a.b`", "id `c``d`")
-    columns = ColumnSpec(
+    columns = ColumnSpec.of(
         feature_column(df.schema, "a.b", ()), label_column(df.schema, "c`d", num_classes=3)
     )
     with materialize(df, columns) as data:
@@ -287,7 +287,7 @@ def test_fewer_validation_rows_than_workers_are_read_by_some(spark):
         assert [group.rows for group in data.validation] == [1]
         plan = ShardPlan.of(data.validation, 3, 4, seed=0, shuffle=False, idle_ranks=True)
         read = [list(ShardReader(data, "validation", plan, rank).blocks()) for rank in range(3)]
-    assert [[block.label.tolist() for block in blocks] for blocks in read] == [[], [], [[7]]]
+    assert [[block.arrays[1].tolist() for block in blocks] for blocks in read] == [[], [], [[7]]]
 
 
 def test_an_indicator_that_is_nowhere_true_is_no_error(spark):
@@ -391,7 +391,7 @@ def test_failing_source_leaves_no_files(spark):
 
 def test_same_column_in_two_roles_is_refused(spark):
     df = numbers(spark)
-    columns = ColumnSpec(feature_column(df.schema, "y", ()), label_column(df.schema, "y"))
+    columns = ColumnSpec.of(feature_column(df.schema, "y", ()), label_column(df.schema, "y"))
     with (
         pytest.raises(ConfigurationError, match="featuresCol and labelCol must name different"),
         materialize(df, columns),

@@ -221,7 +221,7 @@ def test_status_of_a_fit_that_ended_badly(client: MlflowClient, status: str) -> 
 
 
 def test_dataset_is_an_input_of_the_run(client: MlflowClient) -> None:
-    columns = ColumnSpec(
+    columns = ColumnSpec.of(
         TensorColumn("x", "float32", (28, 28)), TensorColumn("y", "int64", (), num_classes=10)
     )
     groups = (RowGroup("a", 50),), (RowGroup("b", 10),)

@@ -20,7 +20,7 @@ from spark_dlobd.data.columns import feature_column, label_column
 from spark_dlobd.data.materialize import first_rows
 from spark_dlobd.errors import ConfigurationError, DataError, ModelError
 from spark_dlobd.estimators.model import DLModel
-from spark_dlobd.estimators.network import FittedNetwork
+from spark_dlobd.estimators.network import FittedNetwork, FittedOutput
 from spark_dlobd.job.columns import ColumnSpec, TensorColumn
 from spark_dlobd.job.network import Network, OutputSpec
 
@@ -227,7 +227,9 @@ def test_a_network_that_fails_on_a_worker_says_so_first(arrays: DataFrame, inval
 def test_a_failed_transformer_ends_a_fit_with_its_own_error(spark: SparkSession) -> None:
     df = spark.createDataFrame([([1.0, 1.0],), ([1.0],)], "features array<double>")
     scored = sum_model(predictionCol="y").transform(df)
-    columns = ColumnSpec(feature_column(scored.schema, "y", (1,)), label_column(scored.schema, "y"))
+    columns = ColumnSpec.of(
+        feature_column(scored.schema, "y", (1,)), label_column(scored.schema, "y")
+    )
     with pytest.raises(
         DataError, match=r"^1 of \d rows? of this batch is not valid:\n  'features'"
     ):
@@ -269,9 +271,8 @@ def test_label_metadata_names_the_predictions(spark: SparkSession) -> None:
     indexed = StringIndexer(inputCol="name", outputCol="label").fit(df).transform(df)
     fitted = FittedNetwork(
         Network(_archive(dense(2, "softmax", np.eye(2)))),
-        TensorColumn("features", "float32", (2,)),
-        OutputSpec("multiclass", 2),
-        indexed.schema["label"].metadata,
+        (TensorColumn("features", "float32", (2,)),),
+        (FittedOutput(OutputSpec("multiclass", 2), indexed.schema["label"].metadata),),
     )
     model = DLModel.from_training(fitted, {"loss": [2.0, 1.0]}, {"seconds": 3.0})
     assert (model.history, model.report) == ({"loss": [2.0, 1.0]}, {"seconds": 3.0})

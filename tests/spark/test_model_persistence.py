@@ -178,4 +178,4 @@ def test_a_model_of_the_first_versions_gets_what_its_network_takes(
     rows = [(float(value), value % 4) for value in IDS]
     df = spark.createDataFrame(rows, "features double, label long")
     assert model.transform(df).select("prediction").count() == len(IDS)
-    assert model.fitted().features.dtype == "int64"
+    assert model.fitted().inputs[0].dtype == "int64"

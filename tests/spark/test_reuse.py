@@ -31,13 +31,13 @@ def written(spark):
     """Function that materializes a DataFrame and returns its features and where they are."""
 
     def write(df):
-        columns = ColumnSpec(
+        columns = ColumnSpec.of(
             feature_column(df.schema, "x", (1,)), label_column(df.schema, "y", num_classes=100)
         )
         with materialize(df, columns) as data:
             plan = ShardPlan.of(data.train, 1, 100, seed=0, shuffle=False)
             blocks = list(ShardReader(data, "train", plan, 0).blocks())
-        values = np.concatenate([block.features for block in blocks]).ravel()
+        values = np.concatenate([block.arrays[0] for block in blocks]).ravel()
         return sorted(values.tolist()), data.root
 
     with reuse_data():
@@ -227,7 +227,7 @@ def test_fits_of_one_fit_multiple_see_files_that_change_between_them(spark, temp
     path = temporary / "rows.csv"
     path.write_text("10,0\n")
     df = spark.read.csv(str(path), schema="x float, y int")
-    columns = ColumnSpec(feature_column(df.schema, "x", (1,)), label_column(df.schema, "y"))
+    columns = ColumnSpec.of(feature_column(df.schema, "x", (1,)), label_column(df.schema, "y"))
     request = Request(columns, None, None, "error")
     fits = SharedDataFits([], df)
     first = fits._get(request, 1)

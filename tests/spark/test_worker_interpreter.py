@@ -89,7 +89,7 @@ def test_workers_that_lack_packages_end_a_job_with_one_of_our_errors(
     spark: SparkSession, bare: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     df = spark.createDataFrame([(1.0, 0.0)], "x double, y double")
-    columns = ColumnSpec(feature_column(df.schema, "x", (1,)), label_column(df.schema, "y"))
+    columns = ColumnSpec.of(feature_column(df.schema, "x", (1,)), label_column(df.schema, "y"))
     monkeypatch.setattr(spark.sparkContext, "pythonExec", bare)
     message = rf"^Python workers lack a package: No module named .*PYSPARK_PYTHON.*run '{bare}'"
     with pytest.raises(ConfigurationError, match=message):

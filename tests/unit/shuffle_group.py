@@ -44,7 +44,7 @@ ROWS = (17, 8, 18)
 def rows(folder: Path, validation: tuple[int, ...] = (), weighted: bool = True) -> DatasetRef:
     """43 training rows of three overlapping classes, as `materialize` lays them out."""
     draw = np.random.default_rng(7)
-    columns = ColumnSpec(
+    columns = ColumnSpec.of(
         TensorColumn("x", "float32", (WIDTH,)),
         TensorColumn("y", "int32", (), num_classes=CLASSES),
         TensorColumn("w", "float32", ()) if weighted else None,
@@ -94,11 +94,11 @@ def job(
     config = compile_config(model, loss, optimizer, metrics)
     network = Network(model_to_archive(model), config, custom_objects_of(model, config))
     output = OutputSpec("multiclass", CLASSES)
-    columns = ColumnSpec(
+    columns = ColumnSpec.of(
         TensorColumn("x", "float32", (WIDTH,)), TensorColumn("y", "int32", (), CLASSES)
     )
     return TrainJob(
-        "unit", network, output, columns, FitConfig(workers, batch_size, epochs, seed=5)
+        "unit", network, (output,), columns, FitConfig(workers, batch_size, epochs, seed=5)
     )
 
 

@@ -14,7 +14,7 @@ from spark_dlobd.data.columns import (
     weight_column,
 )
 from spark_dlobd.errors import ConfigurationError
-from spark_dlobd.job.columns import TensorColumn
+from spark_dlobd.job.columns import ColumnSpec, TensorColumn
 
 SCHEMA = (
     T.StructType()
@@ -131,6 +131,10 @@ def test_weights_and_indicators():
 
 
 def test_one_column_for_two_roles_is_refused():
-    check_roles({"featuresCol": "x", "labelCol": "y", "weightCol": None, "other": None})
+    x, y = TensorColumn("x", "float32", (1,)), TensorColumn("y", "float32", ())
+    check_roles(ColumnSpec.of(x, y), "other")
+    check_roles(ColumnSpec((x, x), (y, y)), None)
     with pytest.raises(ConfigurationError, match="featuresCol and weightCol must name different"):
-        check_roles({"featuresCol": "x", "labelCol": "y", "weightCol": "X"})
+        check_roles(ColumnSpec.of(x, y, TensorColumn("X", "float32", ())), None)
+    with pytest.raises(ConfigurationError, match="labelCol and validationIndicatorCol must name"):
+        check_roles(ColumnSpec.of(x, y), "Y")

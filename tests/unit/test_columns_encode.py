@@ -8,7 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from spark_dlobd.data.checks import PROBLEMS, all_checks, invalid_rows_error
+from spark_dlobd.data.checks import (
+    INDICATOR,
+    PROBLEMS,
+    all_checks,
+    invalid_rows_error,
+    place_of,
+)
 from spark_dlobd.data.encode import encode_batches
 from spark_dlobd.data.reader import _decoded
 from spark_dlobd.job.columns import ColumnSpec, TensorColumn, numpy_dtype
@@ -20,20 +26,21 @@ NAN, INF = float("nan"), float("inf")
 def encode(features, label, column, label_column=LABEL, **more) -> pa.Table:
     weight = TensorColumn("w", "float32", ()) if "weight" in more else None
     batch = pa.RecordBatch.from_pydict({"features": features, "label": label, **more})
-    spec = ColumnSpec(column, label_column, weight)
+    spec = ColumnSpec.of(column, label_column, weight)
     return pa.Table.from_batches(list(encode_batches(iter([batch]), spec)))
 
 
 def problems(table: pa.Table) -> list[set[str]]:
     names = ("features", "label", "weight", "validation")
+    places = (*map(place_of, range(3)), INDICATOR)
     return [
         {
-            f"{names[i]}.{problem}"
-            for i in range(4)
+            f"{name}.{problem}"
+            for name, (_, shift) in zip(names, places, strict=True)
             for j, problem in enumerate(PROBLEMS)
-            if reason >> (8 * i + j) & 1
+            if reason >> (shift + j) & 1
         }
-        for reason in table["reason"].to_pylist()
+        for reason in table["reason_0"].to_pylist()
     ]
 
 
@@ -87,7 +94,7 @@ def test_every_bad_class_label_is_named():
         {"label.range"},
         {"label.range"},
     ]
-    assert table["bad_label"].to_pylist() == [None] * 6 + [-1, 3, 1e300]
+    assert table["class_label"].to_pylist() == [None] * 6 + [-1, 3, 1e300]
 
 
 def test_every_bad_weight_and_null_indicator_is_named():
@@ -188,12 +195,12 @@ def test_labels_of_several_outputs():
 
 
 def test_error_names_column_count_reason_and_fix():
-    spec = ColumnSpec(TensorColumn("x", "float32", (2, 2)), LABEL)
+    spec = ColumnSpec.of(TensorColumn("x", "float32", (2, 2)), LABEL)
     checks = all_checks(spec, "is_val")
     counts = {check.key: 0 for check in checks} | {
         "lengths_features": "3, 5",
-        "label_min": 3.0,
-        "label_max": 7.0,
+        "least_label": 3.0,
+        "most_label": 7.0,
     }
     for check in checks:
         if (check.role, check.problem) == ("features", "length"):
@@ -202,7 +209,7 @@ def test_error_names_column_count_reason_and_fix():
             counts[check.key] = 2
         if check.role == "indicator":
             counts[check.key] = 1
-    text = str(invalid_rows_error(checks, spec, counts, total=100, bad=6))
+    text = str(invalid_rows_error(checks, counts, total=100, bad=6))
     assert "6 of 100 rows are not valid" in text
     assert (
         "'x' (features): 4 wrong length (expected 4 elements for shape (2, 2), seen 3, 5)" in text
@@ -233,10 +240,10 @@ def test_error_names_column_count_reason_and_fix():
     ],
 )
 def test_where_all_rows_have_another_width_the_network_is_to_change(role, seen, bad, advice):
-    spec = ColumnSpec(TensorColumn("x", "float32", (4,)), TensorColumn("y", "float32", (1,)))
+    spec = ColumnSpec.of(TensorColumn("x", "float32", (4,)), TensorColumn("y", "float32", (1,)))
     checks = all_checks(spec, None)
     counts = {check.key: 0 for check in checks} | {f"lengths_{role}": seen}
     (length,) = (c for c in checks if (c.role, c.problem) == (role, "length"))
     counts[length.key] = bad
-    text = str(invalid_rows_error(checks, spec, counts, total=8, bad=bad))
+    text = str(invalid_rows_error(checks, counts, total=8, bad=bad))
     assert text.splitlines()[-1] == advice

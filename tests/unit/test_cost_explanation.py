@@ -36,8 +36,8 @@ def explanation(**changes: Any) -> Explanation:
     best = recommend(predictions)
     values: dict[str, Any] = {
         "model": "lenet",
-        "input_shape": (28, 28, 1),
-        "output_shape": (10,),
+        "input_shapes": ((28, 28, 1),),
+        "output_shapes": ((10,),),
         "weights": 10**6,
         "variables": 8,
         "row_counts": (12_800, 0),

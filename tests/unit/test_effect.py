@@ -33,7 +33,7 @@ def written(
         path = folder / f"part-{index}.parquet"
         pq.write_table(pa.table(table), path)
         groups.append(RowGroup(path.as_uri(), len(labels)))
-    columns = ColumnSpec(
+    columns = ColumnSpec.of(
         TensorColumn("x", "float32", (2,)),
         TensorColumn("y", "float32", (3,)) if one_hot else TensorColumn("y", "int32", (), 3),
         None if files[0][1] is None else TensorColumn("w", "float32", ()),
@@ -49,18 +49,18 @@ def test_all_weights_zero(tmp_path: Path) -> None:
         r"the loss would be 0\. Give some rows a weight above 0, or leave weightCol out\."
     )
     with pytest.raises(DataError, match=message):
-        check_effect(data, None, classes=True)
+        check_effect(data, None, classes=[True])
 
 
 def test_one_weight_above_zero_is_enough(tmp_path: Path) -> None:
     data = written(tmp_path, [([0, 1], [0, 0]), ([2], [0.5])])
-    assert check_effect(data, None, classes=True) == []
+    assert check_effect(data, None, classes=[True]) == []
 
 
 def test_validation_rows_without_weight(tmp_path: Path) -> None:
     data = written(tmp_path, [([0, 1], [1, 1]), ([2], [0])], validation=1)
     with pytest.raises(DataError, match=r"All 1 validation rows .*'w': val_loss would be 0"):
-        check_effect(data, None, classes=True)
+        check_effect(data, None, classes=[True])
 
 
 @pytest.mark.parametrize("one_hot", [False, True])
@@ -72,29 +72,29 @@ def test_class_weights_that_leave_out_all_classes_that_are_there(
         r"All 4 training .*by classWeight=\{0: 0.0, 2: 0.0\} \(label column 'y' holds only 0, 2"
     )
     with pytest.raises(DataError, match=message):
-        check_effect(data, {0: 0.0, 2: 0.0}, classes=True)
-    assert check_effect(data, {0: 0.0, 1: 0.0}, classes=True) == []
-    assert check_effect(data, {0: 0.0}, classes=True) == []
+        check_effect(data, {0: 0.0, 2: 0.0}, classes=[True])
+    assert check_effect(data, {0: 0.0, 1: 0.0}, classes=[True]) == []
+    assert check_effect(data, {0: 0.0}, classes=[True]) == []
 
 
 def test_class_weights_and_row_weights_that_leave_nothing_together(tmp_path: Path) -> None:
     data = written(tmp_path, [([0, 1], [3, 0])])
-    assert check_effect(data, {1: 0.0}, classes=True) == []
+    assert check_effect(data, {1: 0.0}, classes=[True]) == []
     with pytest.raises(DataError, match=r"All 2 .*by weight column 'w' and classWeight=\{0: 0.0\}"):
-        check_effect(data, {0: 0.0}, classes=True)
+        check_effect(data, {0: 0.0}, classes=[True])
 
 
 def test_validation_rows_do_not_take_class_weights(tmp_path: Path) -> None:
     data = written(tmp_path, [([0, 1], [1, 1]), ([2], [1])], validation=1)
-    assert check_effect(data, {2: 0.0}, classes=True) == []
+    assert check_effect(data, {2: 0.0}, classes=[True]) == []
 
 
 @pytest.mark.parametrize("one_hot", [False, True])
 def test_one_class_only_is_a_warning(tmp_path: Path, one_hot: bool) -> None:
     data = written(tmp_path, [([2, 2], None), ([2], None)], one_hot=one_hot)
-    [warning] = check_effect(data, None, classes=True)
+    [warning] = check_effect(data, None, classes=[True])
     assert warning.startswith("All 3 training rows have the class 2 in label column 'y'")
-    assert check_effect(data, None, classes=False) == []
+    assert check_effect(data, None, classes=[False]) == []
 
 
 def test_no_file_is_read_after_the_answer_is_known(
@@ -109,5 +109,5 @@ def test_no_file_is_read_after_the_answer_is_known(
         return column(group, name, spec)
 
     monkeypatch.setattr(effect, "_column", counted)
-    assert check_effect(data, None, classes=True) == []
+    assert check_effect(data, None, classes=[True]) == []
     assert read == ["weight part-0", "weight part-2", "label part-0"]

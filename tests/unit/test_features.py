@@ -39,8 +39,7 @@ def test_bad_rows_are_zero_and_named():
     )
     encoded = encode_rows(rows, FLOATS)
     assert encoded.tensors(FLOATS).tolist() == [[1, 2]] + [[0, 0]] * 5
-    lengths = encoded.seen["length_features"].drop_null().to_pylist()
-    error = invalid_features_error(encoded.reasons, lengths, FLOATS)
+    error = invalid_features_error([(FLOATS, encoded)])
     assert isinstance(error, DataError)
     assert str(error).splitlines() == [
         "5 of 6 rows of this batch are not valid:",
@@ -73,7 +72,7 @@ def test_whole_numbers_are_exact_beside_a_null(kind):
 def test_words_for_whole_numbers():
     ids = TensorColumn("x", "int32", (1,))
     encoded = encode_rows(series(np.array([0.5]), np.array([2.0**31]), np.array([7.0])), ids)
-    assert str(invalid_features_error(encoded.reasons, [], ids)).splitlines()[1:3] == [
+    assert str(invalid_features_error([(ids, encoded)])).splitlines()[1:3] == [
         "  'x' (features): 1 not a whole number (the model takes int32: whole numbers from "
         "-2147483648 to 2147483647)",
         "  'x' (features): 1 out of range (the model takes int32: whole numbers from "

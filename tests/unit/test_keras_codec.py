@@ -16,6 +16,7 @@ import pytest
 from spark_dlobd import DLEstimator, DLModel
 from spark_dlobd.errors import ConfigurationError, ModelError
 from spark_dlobd.training import keras_codec as codec
+from spark_dlobd.training.signature import inputs_of
 
 keras = pytest.importorskip("keras")
 
@@ -171,6 +172,7 @@ def test_custom_objects_reach_a_process_that_cannot_import_them(tmp_path: Any) -
         import pickle, sys
         import numpy as np
         from spark_dlobd.training import keras_codec as codec
+from spark_dlobd.training.signature import inputs_of
         archive, objects, config = pickle.load(open(sys.argv[1], "rb"))
         assert "tests.unit.test_keras_codec" not in sys.modules
         model = codec.archive_to_model(archive, objects)
@@ -216,8 +218,8 @@ def test_model_with_own_train_step_round_trips_and_trains() -> None:
     assert type(back) is OwnStep
     history = back.fit(np.ones((4, 3)), np.ones((4, 2)), epochs=3, verbose=0).history["loss"]
     assert history[2] < history[0]
-    assert codec.input_shape(back) == (3,)
-    assert codec.output_spec(back, config).units == 2
+    assert inputs_of(back).tensors[0].shape == (3,)
+    assert codec.output_specs(back, config)[0].units == 2
 
 
 def test_compile_config_keeps_what_is_not_overridden() -> None:
@@ -298,7 +300,7 @@ def test_overridden_compile_without_its_inverse() -> None:
 )
 def test_output_spec(loss: str, units: int, activation: str, expected: tuple[Any, ...]) -> None:
     model = classifier(units, activation)
-    spec = codec.output_spec(model, codec.compile_config(model, loss=loss))
+    (spec,) = codec.output_specs(model, codec.compile_config(model, loss=loss))
     assert (spec.problem, spec.units, spec.from_logits) == expected
 
 
@@ -307,7 +309,7 @@ def test_output_spec_from_logits() -> None:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        spec = codec.output_spec(model, codec.compile_config(model, loss=loss))
+        (spec,) = codec.output_specs(model, codec.compile_config(model, loss=loss))
     assert (spec.problem, spec.from_logits) == ("multiclass", True)
 
 
@@ -315,19 +317,19 @@ def test_contradictions_between_loss_and_last_layer_warn() -> None:
     model = classifier(3, "linear")
     config = codec.compile_config(model, loss="sparse_categorical_crossentropy")
     with pytest.warns(UserWarning, match="is linear, but the loss"):
-        codec.output_spec(model, config)
+        codec.output_specs(model, config)
     twice = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model = classifier()
     with pytest.warns(UserWarning, match="applies softmax, but the loss"):
-        codec.output_spec(model, codec.compile_config(model, loss=twice))
+        codec.output_specs(model, codec.compile_config(model, loss=twice))
 
 
 def test_problem_override() -> None:
     model = classifier(1, "linear")
     config = codec.compile_config(model, loss="hinge")
-    spec = codec.output_spec(model, config, "classification")
+    (spec,) = codec.output_specs(model, config, "classification")
     assert (spec.problem, spec.from_logits) == ("binary", True)
-    spec = codec.output_spec(model, codec.compile_config(model, loss="bce"), "regression")
+    (spec,) = codec.output_specs(model, codec.compile_config(model, loss="bce"), "regression")
     assert spec.problem == "regression"
 
 
@@ -335,15 +337,15 @@ def test_one_unit_with_a_multiclass_loss() -> None:
     model = classifier(1)
     config = codec.compile_config(model, loss="sparse_categorical_crossentropy")
     with pytest.raises(ModelError, match="one output unit per class"):
-        codec.output_spec(model, config)
+        codec.output_specs(model, config)
 
 
 def test_input_shape_and_dtype() -> None:
     model = keras.Sequential([keras.Input((8, 8, 1), dtype="uint8"), keras.layers.Flatten()])
-    assert codec.input_shape(model) == (8, 8, 1)
-    assert codec.input_dtype(model) == "uint8"
+    assert inputs_of(model).tensors[0].shape == (8, 8, 1)
+    assert inputs_of(model).tensors[0].dtype == "uint8"
     with pytest.raises(ModelError, match="fixed length"):
-        codec.input_shape(keras.Sequential([keras.Input((None, 2)), keras.layers.Dense(1)]))
+        inputs_of(keras.Sequential([keras.Input((None, 2)), keras.layers.Dense(1)]))
 
 
 @keras.saving.register_keras_serializable("codec_tests")

@@ -99,7 +99,7 @@ def test_the_only_worker_reads_in_the_order_of_one_reader(tmp_path: Path) -> Non
     for epoch in (0, 1):
         reader = ShardReader(data, "train", plan.rows_plan, 0)
         reader.epoch = epoch
-        expected = [int(y) for block in reader.blocks() for y in block.label]
+        expected = [int(y) for block in reader.blocks() for y in block.arrays[1]]
         assert taken(source, epoch, [0, 1, 2]) == expected
 
 

@@ -43,8 +43,9 @@ def library(request, monkeypatch):
 
 def write(directory, counts, *, dtype="float32", shape=(2, 3), weight=False) -> DatasetRef:
     """Files as `materialize` lays them out; row `i` holds `i` in features and label."""
-    spec = ColumnSpec(
-        TensorColumn("x", dtype, shape),
+    takes = "float32" if dtype == "uint8" else None
+    spec = ColumnSpec.of(
+        TensorColumn("x", dtype, shape, takes=takes),
         TensorColumn("y", "int32", (), num_classes=1000),
         TensorColumn("w", "float32", ()) if weight else None,
     )
@@ -68,7 +69,7 @@ def write(directory, counts, *, dtype="float32", shape=(2, 3), weight=False) -> 
 
 def labels(reader: ShardReader, epoch: int) -> list[int]:
     reader.epoch = epoch
-    return [int(y) for block in reader.blocks() for y in block.label]
+    return [int(y) for block in reader.blocks() for y in block.arrays[1]]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
@@ -82,9 +83,9 @@ def test_every_row_once_an_epoch_with_its_own_features(tmp_path, world, shuffle)
             reader = ShardReader(data, "train", plan, rank, window_bytes=100)
             reader.epoch = epoch
             for block in reader.blocks():
-                assert block.features.shape == (block.rows, 2, 3)
-                assert (block.features == block.label[:, None, None] % 251).all()
-                seen += block.label.tolist()
+                assert block.arrays[0].shape == (block.rows, 2, 3)
+                assert (block.arrays[0] == block.arrays[1][:, None, None] % 251).all()
+                seen += block.arrays[1].tolist()
             assert reader.rows_read == plan.rows(rank)
         assert sorted(seen) == list(range(31))
 
@@ -158,9 +159,9 @@ def test_order_is_that_of_a_shuffle_with_plain_arrays(tmp_path, world, window_ro
             reader.epoch = epoch
             read = []
             for block in reader.blocks():
-                assert (block.features == block.label[:, None, None]).all()
-                assert (block.weight == block.label / 2).all()
-                read += block.label.tolist()
+                assert (block.arrays[0] == block.arrays[1][:, None, None]).all()
+                assert (block.arrays[2] == block.arrays[1] / 2).all()
+                read += block.arrays[1].tolist()
             assert read == expected_order(plan, epoch, rank, window_rows)
 
 
@@ -203,8 +204,8 @@ def test_dataset_casts_whole_batches_and_keeps_bytes_narrow_until_then(tmp_path)
     data = write(tmp_path, (9,), dtype="uint8", shape=(2, 2, 1))
     plan = ShardPlan.of(data.train, 1, batch_size=3, seed=0)
     reader = ShardReader(data, "train", plan, 0)
-    assert next(iter(reader.blocks())).features.dtype == np.uint8
-    x, y = next(reader.dataset(cast_to="float32").as_numpy_iterator())
+    assert next(iter(reader.blocks())).arrays[0].dtype == np.uint8
+    x, y = next(reader.dataset().as_numpy_iterator())
     assert x.dtype == np.float32
     assert x.tolist() == [[[[float(i)], [float(i)]], [[float(i)], [float(i)]]] for i in y]
 
@@ -417,8 +418,8 @@ def test_a_block_is_not_overwritten_by_later_ones(tmp_path):
     data = write(tmp_path, (50, 50))
     plan = ShardPlan.of(data.train, 1, batch_size=7, seed=0)
     blocks = list(ShardReader(data, "train", plan, 0, window_bytes=1, block_bytes=1).blocks())
-    assert sorted(i for block in blocks for i in block.label.tolist()) == list(range(100))
-    assert all((block.features == block.label[:, None, None]).all() for block in blocks)
+    assert sorted(i for block in blocks for i in block.arrays[1].tolist()) == list(range(100))
+    assert all((block.arrays[0] == block.arrays[1][:, None, None]).all() for block in blocks)
 
 
 def test_read_ahead_raises_what_the_source_raised():

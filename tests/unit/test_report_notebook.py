@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from spark_dlobd import DLEstimator, DLModel, ShuffleConfig
-from spark_dlobd.estimators.network import FittedNetwork
+from spark_dlobd.estimators.network import FittedNetwork, FittedOutput
 from spark_dlobd.job.columns import TensorColumn
 from spark_dlobd.job.network import Network, OutputSpec
 from spark_dlobd.report.network import network_facts
@@ -64,7 +64,9 @@ REPORT: dict[str, Any] = {
 
 def model(report: dict[str, Any], problem: Any = "multiclass", name: str = "net") -> DLModel:
     fitted = FittedNetwork(
-        Network(archive(name)), TensorColumn("x", "float32", (4,)), OutputSpec(problem, 3)
+        Network(archive(name)),
+        (TensorColumn("x", "float32", (4,)),),
+        (FittedOutput(OutputSpec(problem, 3)),),
     )
     return DLModel.from_training(fitted, report=report)
 

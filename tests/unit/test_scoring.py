@@ -24,9 +24,9 @@ from spark_dlobd.training.keras_codec import model_to_archive
 
 PLAN = scoring.ScoringPlan(
     digest="0",
-    features=TensorColumn("x", "float32", (3,)),
-    output=OutputSpec("regression", 1),
-    fields=("prediction",),
+    inputs=(TensorColumn("x", "float32", (3,)),),
+    outputs=(OutputSpec("regression", 1),),
+    fields=(scoring.Field(0, "prediction"),),
     batch_size=8,
     threads=1,
     thresholds=None,
@@ -50,7 +50,7 @@ def payload() -> Any:
 def test_the_collection_after_a_task_skips_the_network(payload: Any) -> None:
     network = scoring.network_of(PLAN, payload)
     assert scoring.network_of(PLAN, payload) is network
-    assert network(np.ones((2, 3), np.float32)).shape == (2, 1)
+    assert network([np.ones((2, 3), np.float32)])[0].shape == (2, 1)
     assert gc.get_freeze_count() > 100_000
     assert len(gc.get_objects()) < 20_000
 
@@ -64,9 +64,9 @@ def test_the_memory_of_a_network_that_is_no_longer_kept_is_given_back(payload: A
 
 
 def failure(payload: Any, rows: list[Any], version: str | None = None) -> str:
-    batches = iter([pd.Series(rows)])
+    batches = iter([(pd.Series(rows),)])
     (frame,) = scoring.score_batches(batches, PLAN, payload, version)
-    assert list(frame) == scoring.result_type(PLAN).names == ["failure", "prediction"]
+    assert list(frame) == scoring.result_type(PLAN).names == ["failure", "prediction_of_0"]
     assert len(frame) == len(rows)
     assert frame["prediction"].isna().all()
     (text,) = set(frame["failure"])

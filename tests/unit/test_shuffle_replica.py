@@ -143,7 +143,7 @@ def test_shares_of_rows_weigh_a_gradient(data: DatasetRef) -> None:
 
     parted = Replica(job(network(False, 0.0), ADAM, 2, batch_size=5), data)
     assert [parted.plan.local_batch_sizes(rank)[0] for rank in (0, 1)] == [2, 3]
-    batches = [next(iter(parted._open(rank).dataset(None, "float32"))) for rank in (0, 1)]
+    batches = [next(iter(parted._open(rank).dataset(None))) for rank in (0, 1)]
     x, y, weight = (tf.concat(parts, 0) for parts in zip(*batches, strict=True))
     with tf.GradientTape() as tape:
         losses = keras.losses.sparse_categorical_crossentropy(y, parted.model(x))

@@ -195,7 +195,7 @@ def test_a_tracker_hears_of_the_dataset_if_it_wants() -> None:
         def dataset(self, description: dict[str, Any]) -> None:
             self._note("dataset", description)
 
-    columns = ColumnSpec(
+    columns = ColumnSpec.of(
         TensorColumn("x", "float32", (3,)), TensorColumn("y", "int64", (), num_classes=2)
     )
     data = DatasetRef(
