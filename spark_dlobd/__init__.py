@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from spark_dlobd.data.materialize import reuse_data as reuse_data
     from spark_dlobd.estimators.estimator import DLEstimator as DLEstimator
     from spark_dlobd.estimators.model import DLModel as DLModel
+    from spark_dlobd.job.input_columns import ImageColumn as ImageColumn
+    from spark_dlobd.job.input_columns import SequenceColumn as SequenceColumn
     from spark_dlobd.tracking.mlflow import MlflowTracker as MlflowTracker
     from spark_dlobd.tracking.mlflow import log_pipeline_model as log_pipeline_model
 
@@ -29,9 +31,11 @@ _HOMES = {
     "DLEstimator": "spark_dlobd.estimators.estimator",
     "DLModel": "spark_dlobd.estimators.model",
     "HorovodConfig": "spark_dlobd.backends.horovod.config",
+    "ImageColumn": "spark_dlobd.job.input_columns",
     "LocalConfig": "spark_dlobd.backends.local",
     "MlflowTracker": "spark_dlobd.tracking.mlflow",
     "ParameterServerConfig": "spark_dlobd.backends.parameter_server.config",
+    "SequenceColumn": "spark_dlobd.job.input_columns",
     "ShuffleConfig": "spark_dlobd.backends.shuffle.config",
     "log_pipeline_model": "spark_dlobd.tracking.mlflow",
     "register_backend": "spark_dlobd.backends.registry",
@@ -43,9 +47,11 @@ __all__ = [
     "DLEstimator",
     "DLModel",
     "HorovodConfig",
+    "ImageColumn",
     "LocalConfig",
     "MlflowTracker",
     "ParameterServerConfig",
+    "SequenceColumn",
     "ShuffleConfig",
     "log_pipeline_model",
     "register_backend",

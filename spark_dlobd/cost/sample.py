@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from spark_dlobd.data.decode import decoded, ragged
 from spark_dlobd.data.materialize import first_rows
 from spark_dlobd.data.storage_schema import is_number
 from spark_dlobd.job.columns import ColumnSpec, InvalidRows, TensorColumn, numpy_dtype
@@ -47,9 +48,9 @@ def sample(
 def _array(values: list[Any], column: TensorColumn) -> NDArray[Any]:
     import numpy as np
 
-    shape = (len(values), *column.shape)
-    dtype = numpy_dtype(column.dtype)
     if is_number(column):
-        return np.array(values, dtype).reshape(shape)
-    joined = np.frombuffer(b"".join(bytes(value) for value in values), dtype.newbyteorder("<"))
-    return joined.astype(dtype).reshape(shape)
+        return decoded(np.array(values), column)
+    if column.stored != "tensor":
+        return decoded(ragged([bytes(value) for value in values]), column)
+    joined = np.frombuffer(b"".join(bytes(value) for value in values), np.uint8)
+    return decoded(joined.reshape(len(values), -1), column)

@@ -14,7 +14,7 @@ from spark_dlobd.job.columns import ColumnSpec, Role, TensorColumn
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from spark_dlobd.data.encode import EncodedColumn
+    from spark_dlobd.data.encoded import EncodedColumn
 
 PROBLEMS = (
     *("null", "null_element", "not_finite", "length", "not_integer", "range", "negative"),
@@ -135,6 +135,8 @@ def _possible(role: str, column: TensorColumn) -> tuple[str, ...]:
         return ("null", "not_finite", "not_integer", "range")
     if role == "weight":
         return ("null", "not_finite", "negative")
+    if column.stored == "text":
+        return ("null",)
     whole = ("not_integer", "range") if is_whole(column.dtype) else ()
     length = "shape" if column.nested else "length"
     return ("null", "null_element", "not_finite", length, *whole)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pyspark.sql import types as T
 
-from spark_dlobd.data.cast import is_whole, stored_dtype
+from spark_dlobd.data.cast import stored_dtype
 from spark_dlobd.errors import ConfigurationError
 from spark_dlobd.job.columns import ColumnSpec, TensorColumn
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column
+    pass
 
 Kind = Literal["scalar", "array", "vector", "binary"]
 
@@ -75,15 +75,37 @@ def feature_column(
     >>> feature_column(schema, "pixels", (28, 28, 1)).dtype
     'float32'
     """
+    if takes == "string":
+        return _text_column(schema, name, tuple(shape), part)
     _check_takes(takes)
     field = find_field(schema, name, "feature")
     flat, nested = _flattened_field(field, tuple(shape))
-    kind, dtype = _kind(flat, "feature")
+    kind, dtype = kind_of(flat, "feature")
     dtype = stored_dtype(dtype, takes)
     column = TensorColumn(
         name, dtype, tuple(shape), takes=None if dtype == takes else takes, nested=nested, part=part
     )
     _check_width(field, kind, column, "feature")
+    return column
+
+
+def _text_column(
+    schema: T.StructType, name: str, shape: tuple[int, ...], part: str
+) -> TensorColumn:
+    """A string a row, for an input of strings."""
+    found = find_field(schema, name, "feature").dataType
+    column = TensorColumn(name, "string", shape, part=part, stored="text")
+    if not isinstance(found, T.StringType):
+        raise ConfigurationError(
+            f"The feature column '{name}' must hold strings, which the model takes. Got "
+            f"{found.simpleString()}: withColumn('{name}', col('{name}').cast('string')) writes "
+            "numbers as text."
+        )
+    if column.size != 1:
+        raise ConfigurationError(
+            f"The feature column '{name}' holds one string per row, the model expects shape "
+            f"{shape}. Start the network with keras.Input((1,), dtype='string')."
+        )
     return column
 
 
@@ -129,7 +151,7 @@ def label_column(
             f"The label column '{name}' must be numeric. Got string: index it first with "
             f"pyspark.ml.feature.StringIndexer(inputCol='{name}', outputCol='label')."
         )
-    kind, _ = _kind(field, "label")
+    kind, _ = kind_of(field, "label")
     if kind == "binary" or (num_classes is not None and kind != "scalar"):
         expected = "a class index per row" if num_classes else "numbers, an array or a vector"
         raise ConfigurationError(
@@ -218,18 +240,6 @@ def _setting(role: str, column: TensorColumn) -> str:
     return "weightCol"
 
 
-def tensor_expressions(schema: T.StructType, columns: ColumnSpec) -> list[Column]:
-    """Spark expressions of the columns under their stored names.
-
-    Runs on the driver. Class labels come as double, so that a fraction is noticed
-    before it is cut off.
-    """
-    return [
-        expression(schema, column).alias(stored)
-        for column, stored in zip(columns.all, columns.stored_names, strict=True)
-    ]
-
-
 def quoted(name: str) -> str:
     """Name of a column that may hold dots or backticks, for ``functions.col``."""
     return "`" + name.replace("`", "``") + "`"
@@ -242,53 +252,9 @@ def reference(schema: T.StructType, name: str) -> str:
     return ".".join(quoted(part) for part in name.split("."))
 
 
-def expression(schema: T.StructType, column: TensorColumn) -> Column:
-    """Spark expression of one column: a number, a flat array or bytes. Runs on the driver.
-
-    Nothing is lost in it: numbers for a network of whole numbers stay what they are, as
-    Python checks them (`spark_dlobd.data.encode`).
-    """
-    from pyspark.ml.functions import vector_to_array
-    from pyspark.sql import functions as F
-
-    if column.beside:
-        from spark_dlobd.data.side_by_side import joined
-
-        return joined(schema, column)
-    field = find_field(schema, column.name, "data")
-    source = F.col(reference(schema, column.name))
-    if column.nested:
-        source, element = _flat_expression(source, field.dataType, column.shape)
-    else:
-        kind, _ = _kind(field, "data")
-        if kind == "vector":
-            width = "float64" if is_whole(column.dtype) or _is_double(column) else "float32"
-            # vector_to_array throws on null, which would hide the name and the count.
-            return F.when(source.isNotNull(), vector_to_array(source, width))
-        if kind == "binary":
-            return source
-        if kind == "scalar":
-            return source.cast(_sent(field.dataType, column))
-        element = field.dataType.elementType  # type: ignore[attr-defined]
-    return source.cast(T.ArrayType(_sent(element, column)))
-
-
-def _sent(element: T.DataType, column: TensorColumn) -> T.DataType:
-    """Type in which numbers go to Python."""
-    if column.num_classes is not None or _is_double(column):
-        return T.DoubleType()
-    if not is_whole(column.dtype):
-        return T.FloatType()
-    return T.ByteType() if isinstance(element, T.BooleanType) else element
-
-
-def _is_double(column: TensorColumn) -> bool:
-    return column.dtype == "float64"
-
-
 def _flattened_field(field: T.StructField, shape: tuple[int, ...]) -> tuple[T.StructField, bool]:
     """The field as if its arrays of arrays were flat, and whether they are not."""
-    depth, element = _nesting(field.dataType)
+    depth, element = nesting(field.dataType)
     if depth < 2:
         return field, False
     if depth != len(shape) and (depth > len(shape) or any(e != 1 for e in shape[depth:])):
@@ -300,35 +266,12 @@ def _flattened_field(field: T.StructField, shape: tuple[int, ...]) -> tuple[T.St
     return T.StructField(field.name, T.ArrayType(element), metadata=field.metadata), True
 
 
-def _nesting(kind: T.DataType) -> tuple[int, T.DataType]:
+def nesting(kind: T.DataType) -> tuple[int, T.DataType]:
+    """How deep arrays are nested, and what the innermost hold."""
     depth = 0
     while isinstance(kind, T.ArrayType):
         depth, kind = depth + 1, kind.elementType
     return depth, kind
-
-
-def _flat_expression(
-    source: Column, kind: T.DataType, shape: tuple[int, ...]
-) -> tuple[Column, T.DataType]:
-    """Arrays of arrays as flat ones, empty where they are of another shape."""
-    from pyspark.sql import functions as F
-
-    depth, element = _nesting(kind)
-    flat = source
-    for _ in range(depth - 1):
-        flat = F.flatten(flat)
-    other = F.array().cast(T.ArrayType(element))
-    shaped = F.when(_has_shape(source, shape[:depth]), flat).otherwise(other)
-    return F.when(source.isNotNull(), shaped), element
-
-
-def _has_shape(source: Column, shape: tuple[int, ...]) -> Column:
-    from pyspark.sql import functions as F
-
-    here = F.size(source) == shape[0]
-    if len(shape) == 1:
-        return here
-    return here & F.forall(source, lambda inner: _has_shape(inner, shape[1:]))
 
 
 def find_field(schema: T.StructType, name: str, role: str) -> T.StructField:
@@ -368,7 +311,7 @@ def _field_on_path(schema: T.StructType, path: list[str], role: str) -> T.Struct
     return _field_on_path(inner, path[1:], role) if isinstance(inner, T.StructType) else None
 
 
-def _kind(field: T.StructField, role: str) -> tuple[Kind, str]:
+def kind_of(field: T.StructField, role: str) -> tuple[Kind, str]:
     """How a column holds its elements, and their stored dtype."""
     from pyspark.ml.linalg import VectorUDT
 
@@ -382,7 +325,7 @@ def _kind(field: T.StructField, role: str) -> tuple[Kind, str]:
     if type(found) in _DTYPES:
         return "scalar", _DTYPES[type(found)]
     hint = ""
-    if _nesting(found)[0] > 1:
+    if nesting(found)[0] > 1:
         hint = f" Flatten nested arrays first: functions.flatten('{field.name}')."
     elif isinstance(found, T.StringType):
         hint = " Index and encode strings first: StringIndexer, OneHotEncoder, VectorAssembler."

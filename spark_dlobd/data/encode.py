@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.data.cast import cast, cast_decimals
 from spark_dlobd.data.checks import INDICATOR, PROBLEMS, place_of, words_of
-from spark_dlobd.data.storage_schema import is_number, stored_type
+from spark_dlobd.data.encoded import Bits, EncodedColumn
+from spark_dlobd.data.storage_schema import stored_type
 from spark_dlobd.job.columns import ColumnSpec, Role, TensorColumn
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from spark_dlobd.data.cast import Marks
 
-    Bits = NDArray[np.int64]
 
 VALIDATION = "validation"
 REASON = "reason"
@@ -66,20 +65,6 @@ def encode_batches(
             yield _encoded(piece, columns)
 
 
-def decoded(stored: pa.Array, column: TensorColumn) -> NDArray[Any]:
-    """Tensors of shape ``(rows, *shape)`` of a stored column. Runs on each worker."""
-    import numpy as np
-    import pyarrow as pa
-
-    shape = (len(stored), *column.shape)
-    if not (pa.types.is_binary(stored.type) or pa.types.is_large_binary(stored.type)):
-        numbers: NDArray[Any] = stored.to_numpy(zero_copy_only=False)
-        return numbers.astype(column.dtype, copy=False).reshape(shape)
-    little = np.dtype(column.dtype).newbyteorder("<")
-    raw = np.frombuffer(b"".join(stored.to_pylist()), little)
-    return raw.astype(column.dtype, copy=False).reshape(shape)
-
-
 def _pieces(batch: pa.RecordBatch, columns: ColumnSpec) -> Iterator[pa.RecordBatch]:
     """Slices whose binary columns stay within Arrow's 32-bit offsets."""
     pieces = 1 + max(batch.nbytes, batch.num_rows * _widest(columns)) // _MAX_BATCH_BYTES
@@ -90,55 +75,6 @@ def _pieces(batch: pa.RecordBatch, columns: ColumnSpec) -> Iterator[pa.RecordBat
 
 def _widest(columns: ColumnSpec) -> int:
     return max(column.size for column in columns.inputs)
-
-
-@dataclass
-class EncodedColumn:
-    """Elements of a column as the type they are stored in, and what was found meanwhile.
-
-    Attributes
-    ----------
-    values : ndarray of shape (elements,)
-        Of all rows, one after the other.
-    offsets : ndarray of int of shape (rows + 1,)
-        Where each row begins and the last one ends in `values`.
-    reasons : ndarray of int64 of shape (rows,)
-        Bits of what is wrong with each row, in the order of `spark_dlobd.data.checks.PROBLEMS`.
-    lengths : pyarrow.Array or None
-        Of each row where it is wrong, else null.
-    classes : pyarrow.Array or None
-        Labels outside the classes, else null.
-    places : pyarrow.Array or None
-        Position of the first bad element of each row, else null; of columns side by side.
-    """
-
-    values: NDArray[Any]
-    offsets: NDArray[Any]
-    reasons: Bits
-    lengths: pa.Array | None = None
-    classes: pa.Array | None = None
-    places: pa.Array | None = None
-
-    def stored(self, column: TensorColumn) -> pa.Array:
-        """Array as it is written."""
-        import numpy as np
-
-        if not is_number(column):
-            return _raw(np.multiply(self.offsets, self.values.dtype.itemsize), self.values)
-        padded = np.append(self.values, self.values.dtype.type(0))
-        return _stored_number(padded[self.offsets[:-1]], column)
-
-    def tensors(self, column: TensorColumn) -> NDArray[Any]:
-        """Rows as an array of shape ``(rows, *shape)``, zeros where one is not valid."""
-        import numpy as np
-
-        rows, good = len(self.reasons), self.reasons == 0
-        if good.all():
-            return self.values.reshape(rows, *column.shape)
-        result = np.zeros((rows, column.size), self.values.dtype)
-        lengths = np.diff(self.offsets)
-        result[good] = self.values[np.repeat(good, lengths)].reshape(-1, column.size)
-        return result.reshape(rows, *column.shape)
 
 
 def _encoded(batch: pa.RecordBatch, columns: ColumnSpec) -> pa.RecordBatch:
@@ -195,6 +131,8 @@ def encode_column(source: pa.Array, column: TensorColumn, role: Role = "features
 
     if column.num_classes is not None:
         return _class_label(source, column)
+    if column.stored == "text":
+        return _bytes(source)
     if pa.types.is_list(source.type) or pa.types.is_large_list(source.type):
         return _list(source, column)
     if pa.types.is_binary(source.type) or pa.types.is_large_binary(source.type):
@@ -269,7 +207,14 @@ def _first_places(bad: NDArray[np.bool_], offsets: NDArray[Any]) -> pa.Array:
     return pa.array(places, pa.int32(), mask=none)
 
 
-def _binary(source: pa.Array, column: TensorColumn) -> EncodedColumn:
+def _bytes(source: pa.Array) -> EncodedColumn:
+    """Rows of any length, which are stored as they are."""
+    data, offsets = _content(source)
+    return EncodedColumn(data, offsets, _flag(_nulls(source), "null"))
+
+
+def _content(source: pa.Array) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Bytes of all rows, and where each begins."""
     import numpy as np
     import pyarrow as pa
 
@@ -278,7 +223,11 @@ def _binary(source: pa.Array, column: TensorColumn) -> EncodedColumn:
         source.offset : source.offset + len(source) + 1
     ]
     data = np.frombuffer(source.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
-    offsets = np.subtract(offsets, offsets[0])
+    return data, np.subtract(offsets, offsets[0])
+
+
+def _binary(source: pa.Array, column: TensorColumn) -> EncodedColumn:
+    data, offsets = _content(source)
     values, marks = cast(data, column.dtype)
     reasons, lengths = _checked_lengths(source, offsets, column)
     for problem, elements in marks.items():
@@ -345,20 +294,3 @@ def _filled(source: pa.Array) -> NDArray[Any]:
         source = source.fill_null(0)
     values: NDArray[Any] = source.to_numpy(zero_copy_only=False)
     return values
-
-
-def _stored_number(values: NDArray[Any], column: TensorColumn) -> pa.Array:
-    import numpy as np
-    import pyarrow as pa
-
-    return pa.array(values.astype(np.int16) if column.dtype == "uint8" else values)
-
-
-def _raw(offsets: NDArray[Any], values: NDArray[Any]) -> pa.Array:
-    """Binary array over the values' own buffer."""
-    import numpy as np
-    import pyarrow as pa
-
-    little = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False))
-    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(little.view(np.uint8))]
-    return pa.Array.from_buffers(pa.binary(), len(offsets) - 1, buffers)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.data.checks import all_checks, invalid_rows_error, words_of
-from spark_dlobd.data.columns import check_indicator, check_roles, quoted, tensor_expressions
+from spark_dlobd.data.columns import check_indicator, check_roles, quoted
 from spark_dlobd.data.encode import (
     REASON,
     VALIDATION,
@@ -20,6 +20,7 @@ from spark_dlobd.data.encode import (
     encoded_schema,
     seen_fields,
 )
+from spark_dlobd.data.expressions import tensor_expressions
 from spark_dlobd.data.rebalance import rebalance
 from spark_dlobd.data.request import ROW_GROUP_BYTES, Request
 from spark_dlobd.data.row_groups import usable_reader

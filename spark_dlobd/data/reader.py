@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spark_dlobd.data.block import Block
+from spark_dlobd.data.decode import decoded
 from spark_dlobd.data.prefetch import read_ahead
 from spark_dlobd.data.row_groups import ReadRowGroups, row_group_reader
 from spark_dlobd.data.window import Columns, Window
 from spark_dlobd.errors import ConfigurationError, TrainingError
-from spark_dlobd.job.columns import TensorColumn, numpy_dtype
+from spark_dlobd.job.columns import TensorColumn
 from spark_dlobd.job.dataset import DatasetRef, Split
 from spark_dlobd.job.plan import RowRange, ShardPlan
 
@@ -95,7 +96,7 @@ class ShardReader:
         self._names = data.columns.stored_names
         self._plan = plan
         self._rank = rank
-        self._read = read or row_group_reader(data.reader)
+        self._read = read or row_group_reader(data.reader, data.columns.ragged_names)
         row_bytes = data.columns.row_bytes
         self._window_rows = max(1, window_bytes // row_bytes)
         self._block_rows = max(1, block_bytes // row_bytes)
@@ -223,7 +224,7 @@ class ShardReader:
 
     def _block(self, rows: Columns, steps: int) -> Block:
         arrays = (
-            _decoded(stored, column) for stored, column in zip(rows, self._columns, strict=True)
+            decoded(stored, column) for stored, column in zip(rows, self._columns, strict=True)
         )
         return Block(tuple(arrays), steps)
 
@@ -240,12 +241,3 @@ def _check_width(name: str, stored: NDArray[Any], column: TensorColumn) -> None:
             f"The cache has {name} of {stored.shape[1]} bytes a row, expected {wanted} for "
             f"{column.dtype} of shape {column.shape}: it was changed while it was read."
         )
-
-
-def _decoded(stored: NDArray[Any], column: TensorColumn) -> NDArray[Any]:
-    """Tensors ``(rows, *shape)`` of a stored column; bytes are seen as numbers where they are."""
-    shape = (len(stored), *column.shape)
-    dtype = numpy_dtype(column.dtype)
-    if stored.ndim == 2:
-        stored = stored.view(dtype.newbyteorder("<"))
-    return stored.astype(dtype, copy=False).reshape(shape)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spark_dlobd.data.decode import ragged as rows_of_any_length
 from spark_dlobd.errors import MissingDependencyError, TrainingError
 from spark_dlobd.job.dataset import ReaderName, RowGroup
 from spark_dlobd.processes.versions import petastorm_problem
@@ -19,24 +20,31 @@ if TYPE_CHECKING:
 ReadRowGroups = Callable[[Sequence[RowGroup], Sequence[str]], Iterator[Mapping[str, NDArray[Any]]]]
 
 
-def row_group_reader(name: ReaderName) -> ReadRowGroups:
+def row_group_reader(name: ReaderName, ragged: Collection[str] = ()) -> ReadRowGroups:
     """Return the function that reads row groups. Runs on each worker.
 
     Parameters
     ----------
     name : {"petastorm", "pyarrow"}
         Through which library; both give the same arrays.
+    ragged : collection of str
+        Binary columns whose rows may be of any length.
     """
-    return functools.partial(read_row_groups, reader=name)
+    return functools.partial(read_row_groups, reader=name, ragged=frozenset(ragged))
 
 
 def read_row_groups(
-    groups: Sequence[RowGroup], columns: Sequence[str], *, reader: ReaderName
+    groups: Sequence[RowGroup],
+    columns: Sequence[str],
+    *,
+    reader: ReaderName,
+    ragged: Collection[str] = (),
 ) -> Iterator[Mapping[str, NDArray[Any]]]:
     """Yield the columns of each row group, in the order of `groups`.
 
     Runs on each worker. Binary columns come as uint8 of shape ``(rows, bytes)``, views
-    of Arrow's memory, numeric ones as arrays of their own type. Only files that
+    of Arrow's memory, `ragged` ones as objects of shape ``(rows,)`` that hold bytes, numeric
+    ones as arrays of their own type. Only files that
     `materialize` wrote may be given: petastorm unpickles metadata of foreign ones.
 
     Raises
@@ -50,7 +58,8 @@ def read_row_groups(
     read = 0
     for table in _tables(reader)(urls, columns):
         _check_rows(groups, read, table.num_rows, reader)
-        yield {name: _as_array(table.column(name), groups[read].url) for name in columns}
+        url = groups[read].url
+        yield {name: _as_array(table.column(name), url, name in ragged) for name in columns}
         read += 1
     if read != len(groups):
         raise TrainingError(
@@ -105,9 +114,12 @@ def _check_rows(groups: Sequence[RowGroup], index: int, rows: int, reader: str) 
         )
 
 
-def _as_array(column: pa.ChunkedArray, url: str) -> NDArray[Any]:
+def _as_array(column: pa.ChunkedArray, url: str, ragged: bool) -> NDArray[Any]:
     """Rows of a column: a matrix of bytes where it is binary, else a vector of numbers."""
     import pyarrow as pa
+
+    if ragged:
+        return rows_of_any_length(column.to_pylist())
 
     if not pa.types.is_binary(column.type):
         return np.asarray(column.to_numpy())

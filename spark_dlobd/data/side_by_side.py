@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from pyspark.sql import types as T
 
 from spark_dlobd.data.cast import is_whole
-from spark_dlobd.data.columns import expression, feature_column, find_field, vector_width
+from spark_dlobd.data.columns import feature_column, find_field, vector_width
 from spark_dlobd.errors import ConfigurationError
 from spark_dlobd.job.columns import Piece, TensorColumn
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column
+    pass
 
 
 def side_by_side(
@@ -67,29 +67,6 @@ def side_by_side(
     return replace(together, beside=tuple(pieces))
 
 
-def joined(schema: T.StructType, column: TensorColumn) -> Column:
-    """Spark expression of columns side by side: a flat array. Runs on the driver.
-
-    A vector or array that is null counts as nulls, and one of another width as none, which
-    leaves the row with another number of elements than it must have.
-    """
-    from pyspark.sql import functions as F
-
-    element = _element(schema, column)
-    array = T.ArrayType(element)
-    parts = []
-    for name, width in column.beside:
-        one = TensorColumn(name, column.dtype, (width,), takes=column.takes)
-        value = expression(schema, one)
-        if _is_number(schema, name):
-            parts.append(F.array(value.cast(element)))
-            continue
-        empty, nulls = F.array().cast(array), F.array_repeat(F.lit(None).cast(element), width)
-        fits = F.when(F.size(value) == width, value.cast(array)).otherwise(empty)
-        parts.append(F.when(value.isNull(), nulls).otherwise(fits))
-    return F.concat(*parts)
-
-
 def _called(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 4 else f"{names[0]}, {names[1]}, ..., {names[-1]}"
 
@@ -104,7 +81,7 @@ def _each(names: Sequence[str], widths: Sequence[int]) -> str:
 def _widths(schema: T.StructType, names: Sequence[str], column: TensorColumn) -> list[int]:
     """Elements of each column; of one that does not say it, what the others leave."""
     known = [
-        1 if _is_number(schema, name) else vector_width(find_field(schema, name, "feature"))
+        1 if is_number(schema, name) else vector_width(find_field(schema, name, "feature"))
         for name in names
     ]
     open_ones = [name for name, width in zip(names, known, strict=True) if width is None]
@@ -123,22 +100,14 @@ def _widths(schema: T.StructType, names: Sequence[str], column: TensorColumn) ->
     return [left if width is None else width for width in known]
 
 
-def _is_number(schema: T.StructType, name: str) -> bool:
+def is_number(schema: T.StructType, name: str) -> bool:
+    """Whether a column holds one number or boolean a row."""
     kind = _kind_of(schema, name)
     return isinstance(kind, (T.NumericType, T.BooleanType))
 
 
-def _element(schema: T.StructType, column: TensorColumn) -> T.DataType:
-    """Type in which all elements go to Python."""
-    if column.dtype == "float64":
-        return T.DoubleType()
-    if not is_whole(column.dtype):
-        return T.FloatType()
-    whole = all(_holds_whole(schema, name) for name in column.sources)
-    return T.LongType() if whole else T.DoubleType()
-
-
-def _holds_whole(schema: T.StructType, name: str) -> bool:
+def holds_whole(schema: T.StructType, name: str) -> bool:
+    """Whether a column holds whole numbers or booleans alone."""
     kind = _kind_of(schema, name)
     element = kind.elementType if isinstance(kind, T.ArrayType) else kind
     return isinstance(element, (T.IntegralType, T.BooleanType))
@@ -146,7 +115,7 @@ def _holds_whole(schema: T.StructType, name: str) -> bool:
 
 def _check_mixed(schema: T.StructType, names: Sequence[str], takes: str) -> None:
     """Refuse bigints that doubles beside them would round on their way to whole numbers."""
-    whole = [name for name in names if _holds_whole(schema, name)]
+    whole = [name for name in names if holds_whole(schema, name)]
     longs = [name for name in whole if "bigint" in _kind_of(schema, name).simpleString()]
     if is_whole(takes) and longs and len(whole) < len(names):
         others = [name for name in names if name not in whole]

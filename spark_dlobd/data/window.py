@@ -61,5 +61,7 @@ def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Array in Arrow's memory: at 64 bytes, so that TensorFlow takes it without a copy."""
     import pyarrow as pa
 
+    if dtype.hasobject:
+        return np.empty(shape, object)
     size = math.prod(shape) * dtype.itemsize
     return np.ndarray(shape, dtype, buffer=pa.allocate_buffer(size))

@@ -9,6 +9,7 @@ from spark_dlobd.data.side_by_side import side_by_side
 from spark_dlobd.errors import ConfigurationError
 from spark_dlobd.estimators.params import PredictionParams
 from spark_dlobd.job.columns import ColumnSpec, TensorColumn
+from spark_dlobd.job.input_columns import InputColumn, input_column
 from spark_dlobd.job.network import OutputSpec
 from spark_dlobd.training.output import loss_name, losses_of
 from spark_dlobd.training.signature import Signature, Tensor, inputs_of, outputs_of
@@ -86,10 +87,17 @@ def input_columns(
     )
 
 
-def _input(schema: StructType, columns: str | list[str], tensor: Tensor, part: str) -> TensorColumn:
+def _input(schema: StructType, columns: Any, tensor: Tensor, part: str) -> TensorColumn:
     if isinstance(columns, str):
         return data_columns.feature_column(schema, columns, tensor.shape, tensor.dtype, part)
+    if isinstance(columns, dict):
+        given = input_column(columns)
+        return _DESCRIBED[type(given)](schema, given, tensor.shape, tensor.dtype, part)
     return side_by_side(schema, columns, tensor.shape, tensor.dtype, part)
+
+
+_DESCRIBED: dict[type[InputColumn], Any] = {}
+"""Kind of column -> function that describes it as a tensor."""
 
 
 def _by_input(stage: PredictionParams, names: Sequence[str]) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from spark_dlobd.conversion import by_name, names, picklable, reject, reject_type, text
 from spark_dlobd.errors import ConfigurationError, ModelError
+from spark_dlobd.job.input_columns import InputColumn, input_column
 from spark_dlobd.job.target import Target
 
 
@@ -66,6 +67,10 @@ def input_columns(value: Any) -> dict[str, Any]:
     listed, one = names("inputs"), text("inputs")
 
     def columns(given: Any) -> Any:
+        if isinstance(given, InputColumn):
+            return given.to_param()
+        if isinstance(given, Mapping):
+            return input_column(given).to_param()
         return one(given) if isinstance(given, str) else listed(given)
 
     return by_name("inputs", "inputs of the network to columns or lists of columns", columns)(value)

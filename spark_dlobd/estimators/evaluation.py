@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spark_dlobd.errors import ConfigurationError, DataError, ModelError
-from spark_dlobd.job.columns import ColumnSpec, InvalidRows
+from spark_dlobd.job.columns import ColumnSpec, InvalidRows, TensorColumn, numpy_dtype
 from spark_dlobd.job.network import Network
 from spark_dlobd.processes.python_worker import (
     exempt_from_collection,
@@ -170,19 +170,28 @@ def _steps(
     batches: Iterable[pa.RecordBatch], plan: EvaluationPlan, counts: list[bool]
 ) -> Iterator[tuple[Any, ...]]:
     """Features, labels and perhaps weights of one call each; notes whether a row has a weight."""
-    from spark_dlobd.data.encode import decoded
+    from spark_dlobd.data.decode import decoded, rows_of
 
     columns = plan.columns
     weights = len(columns.all) - len(columns.weights)
     for batch in batches:
         arrays = [
-            decoded(batch.column(index), column).astype(column.network_dtype, copy=False)
+            _as_network_takes(decoded(rows_of(batch.column(index), column), column), column)
             for index, column in enumerate(columns.all)
         ]
         for start in range(0, batch.num_rows, plan.batch_size):
             step = [array[start : start + plan.batch_size] for array in arrays]
             counts.append(not columns.weights or any(np.any(one) for one in step[weights:]))
             yield columns.packed(step)
+
+
+def _as_network_takes(rows: NDArray[Any], column: TensorColumn) -> Any:
+    """Rows in the type of the network; strings as TensorFlow's, since Keras knows no objects."""
+    if column.dtype != "string":
+        return rows.astype(numpy_dtype(column.network_dtype), copy=False)
+    import tensorflow as tf
+
+    return tf.constant(rows, tf.string, rows.shape)
 
 
 def _all_of(first: tuple[Any, ...], rest: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:

@@ -15,8 +15,10 @@ from pyspark.sql import types as T
 
 from spark_dlobd.data.cast import is_whole
 from spark_dlobd.data.checks import invalid_features_error
-from spark_dlobd.data.columns import expression, find_field
-from spark_dlobd.data.encode import EncodedColumn, encode_column
+from spark_dlobd.data.columns import find_field
+from spark_dlobd.data.encode import encode_column
+from spark_dlobd.data.encoded import EncodedColumn
+from spark_dlobd.data.expressions import expression
 from spark_dlobd.errors import DataError
 from spark_dlobd.job.columns import TensorColumn
 

@@ -91,6 +91,8 @@ def _series(value: Any, tensor: TensorColumn) -> pd.Series[Any]:
     import pandas as pd
     from pyspark.ml.linalg import Vector
 
+    if isinstance(value, str) and tensor.stored == "text":
+        value = value.encode()
     if isinstance(value, (bytes, bytearray)):
         return pd.Series([bytes(value)], dtype=object)
     array = np.asarray(value.toArray() if isinstance(value, Vector) else value)

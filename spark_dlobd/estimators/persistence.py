@@ -284,7 +284,10 @@ def _description(fitted: FittedNetwork) -> dict[str, Any]:
 
 def _plain(data: dict[str, Any]) -> dict[str, Any]:
     """Without what older versions do not know and what says nothing."""
-    return {key: value for key, value in data.items() if key not in _LATER or value}
+    later = {key for key in _LATER if not data.get(key)}
+    if data.get("stored") == "tensor":
+        later.add("stored")
+    return {key: value for key, value in data.items() if key not in later}
 
 
 _LATER = ("part", "beside", "name")

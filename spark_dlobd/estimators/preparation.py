@@ -91,7 +91,7 @@ class _Checked:
     def untrained(self) -> FittedNetwork:
         """What the fitted model will hold, but for the training."""
         inputs = (
-            TensorColumn(one.name, one.network_dtype, one.shape, part=one.part)
+            TensorColumn(one.name, one.network_dtype, one.shape, part=one.part, stored=one.stored)
             for one in self.columns.inputs
         )
         return FittedNetwork(self.network, tuple(inputs), self.outputs)

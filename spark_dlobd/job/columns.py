@@ -13,15 +13,20 @@ InvalidRows = Literal["error", "skip"]
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
-    """Numpy dtype of this name, those of TensorFlow included (``"bfloat16"``)."""
+    """Numpy dtype of this name, those of TensorFlow included (``"bfloat16"``, ``"string"``)."""
     import ml_dtypes  # noqa: F401  # registers its types with numpy
     import numpy as np
+
+    if name == "string":
+        return np.dtype(object)
 
     return np.dtype(name)
 
 
 Role = Literal["features", "label", "weight"]
 Kind = Literal["one", "list", "dict"]
+Stored = Literal["tensor", "text"]
+_TEXT_BYTES = 64
 
 
 class Piece(NamedTuple):
@@ -53,6 +58,9 @@ class TensorColumn:
         Name of the network's input or output that it belongs to; empty where there is one.
     beside : tuple of Piece
         The DataFrame columns that stand side by side in it, where there are several.
+    stored : {"tensor", "text"}
+        In which form a row lies on disk: as the tensor itself, or as bytes of any length
+        (`spark_dlobd.data.decode`).
     """
 
     name: str
@@ -63,6 +71,7 @@ class TensorColumn:
     nested: bool = False
     part: str = ""
     beside: tuple[Piece, ...] = ()
+    stored: Stored = "tensor"
 
     @property
     def size(self) -> int:
@@ -74,8 +83,10 @@ class TensorColumn:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row as stored."""
-        return numpy_dtype(self.dtype).itemsize * self.size
+        """Bytes of one row as a tensor; of strings about."""
+        return (
+            _TEXT_BYTES if self.dtype == "string" else numpy_dtype(self.dtype).itemsize
+        ) * self.size
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -183,6 +194,12 @@ class ColumnSpec:
         return tuple(
             f"{name}_{i}" if i else name for name, group in names for i in range(len(group))
         )
+
+    @property
+    def ragged_names(self) -> tuple[str, ...]:
+        """Names of the stored columns whose rows have bytes of any length."""
+        pairs = zip(self.stored_names, self.all, strict=True)
+        return tuple(name for name, column in pairs if column.stored != "tensor")
 
     def stored_name(self, column: TensorColumn) -> str:
         """Name of one stored column; one that serves twice is stored twice, alike."""

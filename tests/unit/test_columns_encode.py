@@ -15,8 +15,8 @@ from spark_dlobd.data.checks import (
     invalid_rows_error,
     place_of,
 )
+from spark_dlobd.data.decode import decoded
 from spark_dlobd.data.encode import encode_batches
-from spark_dlobd.data.reader import _decoded
 from spark_dlobd.job.columns import ColumnSpec, TensorColumn, numpy_dtype
 
 LABEL = TensorColumn("y", "int32", (), num_classes=3)
@@ -153,7 +153,7 @@ def test_types_that_spark_has_no_number_of_are_bytes(dtype):
     stored = np.array([1, 0], numpy_dtype(dtype))
     assert table["features"].to_pylist() == [value.tobytes() for value in stored]
     matrix = np.frombuffer(b"".join(table["features"].to_pylist()), np.uint8).reshape(2, -1)
-    assert _decoded(matrix, column).tolist() == [1, 0]
+    assert decoded(matrix, column).tolist() == [1, 0]
 
 
 def test_images_pass_through_and_their_length_is_checked():

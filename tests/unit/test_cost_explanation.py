@@ -64,7 +64,7 @@ def test_it_survives_json() -> None:
     read = Explanation.from_json(json.loads(json.dumps(found.to_json())))
     assert read == found
     assert str(read) == str(found)
-    with pytest.raises(PersistenceError, match=r"schema 1\. Got 2"):
+    with pytest.raises(PersistenceError, match=r"schema 2\. Got 3"):
         Explanation.from_json({**found.to_json(), "schema": 2})
     with pytest.raises(PersistenceError, match="cannot be read"):
         Explanation.from_json({"schema": 1})

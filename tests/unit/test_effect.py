@@ -104,9 +104,9 @@ def test_no_file_is_read_after_the_answer_is_known(
     read: list[str] = []
     column = effect._column
 
-    def counted(group: RowGroup, name: str, spec: TensorColumn) -> Any:
-        read.append(f"{name} {Path(group.url).stem}")
-        return column(group, name, spec)
+    def counted(group: RowGroup, of: DatasetRef, spec: TensorColumn) -> Any:
+        read.append(f"{of.columns.stored_name(spec)} {Path(group.url).stem}")
+        return column(group, of, spec)
 
     monkeypatch.setattr(effect, "_column", counted)
     assert check_effect(data, None, classes=[True]) == []

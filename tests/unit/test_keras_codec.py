@@ -103,9 +103,21 @@ def test_built_in_name_only() -> None:
 
 
 def test_several_inputs() -> None:
-    a, b = keras.Input((1,)), keras.Input((1,))
-    model = keras.Model([a, b], keras.layers.Add()([a, b]))
-    with pytest.raises(ModelError, match=r"2 inputs; .* not supported yet"):
+    a, b = keras.Input((1,), name="a"), keras.Input((2,), dtype="int32", name="b")
+    model = keras.Model([a, b], keras.layers.Concatenate()([a, b]))
+    back = codec.archive_to_model(codec.model_to_archive(model))
+    found = inputs_of(back)
+    assert [(one.name, one.shape, one.dtype) for one in found.tensors] == [
+        ("a", (1,), "float32"),
+        ("b", (2,), "int32"),
+    ]
+    assert found.structure.packed({"a": 1, "b": 2}) == (1, 2)
+
+
+def test_nested_inputs_are_refused() -> None:
+    a, b, c = (keras.Input((1,), name=name) for name in "abc")
+    model = keras.Model([a, [b, c]], keras.layers.Add()([a, b, c]))
+    with pytest.raises(ModelError, match=r"nests its inputs.*list or a dict of tensors"):
         codec.model_to_archive(model)
 
 
@@ -172,7 +184,6 @@ def test_custom_objects_reach_a_process_that_cannot_import_them(tmp_path: Any) -
         import pickle, sys
         import numpy as np
         from spark_dlobd.training import keras_codec as codec
-from spark_dlobd.training.signature import inputs_of
         archive, objects, config = pickle.load(open(sys.argv[1], "rb"))
         assert "tests.unit.test_keras_codec" not in sys.modules
         model = codec.archive_to_model(archive, objects)

@@ -68,7 +68,7 @@ def failure(payload: Any, rows: list[Any], version: str | None = None) -> str:
     (frame,) = scoring.score_batches(batches, PLAN, payload, version)
     assert list(frame) == scoring.result_type(PLAN).names == ["failure", "prediction_of_0"]
     assert len(frame) == len(rows)
-    assert frame["prediction"].isna().all()
+    assert frame["prediction_of_0"].isna().all()
     (text,) = set(frame["failure"])
     return str(text)
 

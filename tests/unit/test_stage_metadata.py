@@ -11,7 +11,7 @@ from spark_dlobd.errors import PersistenceError
 from spark_dlobd.estimators.stage_metadata import parse, seal
 
 CLASS = "spark_dlobd.estimators.model.DLModel"
-KEYS = {"history": dict}
+KEYS = ({"history": dict},)
 
 
 def metadata(**own: Any) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class ChunkSource:
         self._split = split
         self._plan = plan
         self._worker = worker
-        self._row_groups = RecentRowGroups(row_group_reader(data.reader))
+        self._row_groups = RecentRowGroups(row_group_reader(data.reader, data.columns.ragged_names))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dlobd-chunks")
         self._ahead: tuple[tuple[int, int], Future[Arrays]] | None = None
 
