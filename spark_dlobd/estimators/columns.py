@@ -15,7 +15,7 @@ from spark_dlobd.training.output import loss_name, losses_of
 from spark_dlobd.training.signature import Signature, Tensor, inputs_of, outputs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pyspark.sql.types import StructType
 
@@ -96,7 +96,7 @@ def _input(schema: StructType, columns: Any, tensor: Tensor, part: str) -> Tenso
     return side_by_side(schema, columns, tensor.shape, tensor.dtype, part)
 
 
-_DESCRIBED: dict[type[InputColumn], Any] = {}
+_DESCRIBED: dict[type[InputColumn], Callable[..., TensorColumn]] = {}
 """Kind of column -> function that describes it as a tensor."""
 
 
