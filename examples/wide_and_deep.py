@@ -41,28 +41,32 @@ def clicks(spark: SparkSession, rows: int) -> DataFrame:
 
 
 def hashed(frame: DataFrame, buckets: int) -> DataFrame:
-    """One array of ints: the row of the tables that each category has."""
+    """The row of the tables that each category has, and each pair of item and city."""
     from pyspark.sql import functions as F
 
-    # the column's name is hashed too, so that equal values of two columns differ
-    parts = [F.pmod(F.xxhash64(F.lit(name), name), F.lit(buckets)) for name in CATEGORIES]
-    return frame.withColumn("features", F.array(*parts).cast("array<int>"))
+    def row(*names: str) -> Column:
+        # names are hashed too, so that equal values of two columns differ
+        return F.pmod(F.xxhash64(F.lit(" ".join(names)), *names), F.lit(buckets)).cast("int")
+
+    rows = {f"{name}_row": row(name) for name in CATEGORIES}
+    return frame.withColumns({**rows, "item_and_city": row("item", "city")})
 
 
 def wide_and_deep(buckets: int) -> Any:
-    """Sum of a linear model over categories (wide) and a network over embeddings (deep).
+    """Sum of a linear model over pairs (wide) and a network over embeddings (deep).
 
     After Cheng et al., "Wide & Deep Learning for Recommender Systems", 2016.
     """
     import keras
 
     keras.utils.set_random_seed(1)
-    ids = keras.Input((len(CATEGORIES),), dtype="int32")
-    deep = keras.layers.Flatten()(keras.layers.Embedding(buckets, 16, name="deep")(ids))
+    pair = keras.Input((1,), dtype="int32", name="wide")
+    ids = keras.Input((len(CATEGORIES),), dtype="int32", name="deep")
+    deep = keras.layers.Flatten()(keras.layers.Embedding(buckets, 16)(ids))
     deep = keras.layers.Dense(32, activation="relu")(deep)
-    wide = keras.layers.Flatten()(keras.layers.Embedding(buckets, 1, name="wide")(ids))
+    wide = keras.layers.Flatten()(keras.layers.Embedding(buckets, 1)(pair))
     joined = keras.layers.Concatenate()([deep, wide])
-    return keras.Model(ids, keras.layers.Dense(1, activation="sigmoid")(joined))
+    return keras.Model([pair, ids], keras.layers.Dense(1, activation="sigmoid")(joined))
 
 
 def run(spark: SparkSession, options: argparse.Namespace) -> None:
@@ -76,6 +80,7 @@ def run(spark: SparkSession, options: argparse.Namespace) -> None:
         optimizer="adagrad",
         learningRate=0.1,
         metrics=["auc"],
+        inputs={"wide": "item_and_city", "deep": [f"{name}_row" for name in CATEGORIES]},
         labelCol="clicked",
         backend=ParameterServerConfig(num_ps=options.servers),
         numTrainWorkers=options.workers,

@@ -30,26 +30,44 @@ class DLEstimator(Predictor[DLModel], FitSettings, MLReadable["DLEstimator"], ML
     Parameters
     ----------
     model : keras.Model or DLModel
-        Built, with one input and one output, compiled or not. It is copied when
+        Built, compiled or not. It is copied when
         it is set: training changes neither it nor this estimator. A `DLModel` is trained
         further: its network, as it is compiled, is where the fit begins.
     featuresCol : str, default "features"
         Scalars, arrays, dense or sparse vectors, or bytes (uint8), reshaped to the
-        model's input.
+        model's input; strings for an input of strings. A field of a struct is named by its
+        path, ``"user.age"``, where no column has that very name.
+    inputCols : list of str, optional
+        In place of `featuresCol`: numbers, booleans, arrays and vectors side by side in the
+        one input, in this order.
+    inputs : dict of str to str, list of str or ImageColumn or SequenceColumn, optional
+        In place of `featuresCol`, for a network of several inputs: the column of each, or a
+        list of columns side by side. Names are those of ``keras.Input``, or the keys where
+        inputs are a dict.
     labelCol : str, default "label"
-        Class indices ``0 .. K-1``, numbers, or vectors of several outputs.
-    weightCol : str, optional
-        Weight of each row in the loss.
+        Class indices ``0 .. K-1``, numbers, or vectors of several units.
+    labels : dict of str to str, optional
+        In place of `labelCol`, for a network of several outputs: the column that each
+        learns. An output without a loss needs none.
+    weightCol : str or dict of str to str, optional
+        Weight of each row in the loss; of several outputs for all, or by output.
     validationIndicatorCol : str, optional
         Boolean column, true for rows that only validate, or 1 for them and else 0.
     validationFraction : float, default 0.0
         Share of the rows drawn for validation.
     predictionCol, probabilityCol, rawPredictionCol : str
         Output columns of the model; an empty name leaves one out.
+    outputCols : dict of str to str, optional
+        For a network of several outputs, whose columns are called ``<output>_prediction``,
+        ``<output>_probability`` and ``<output>_rawPrediction``: other names for some of them;
+        an empty name leaves one out.
     thresholds : list of float, optional
         The class with the largest probability / threshold is predicted.
     loss, optimizer : str, dict or Keras object, optional
-        Override what the model was compiled with.
+        Override what the model was compiled with. Losses of several outputs are a dict by
+        output; one that is not named learns nothing.
+    lossWeights : dict of str to float, optional
+        Factor of each output's loss in the sum.
     optimizerState : {"discard", "keep", "resume"}
         What becomes of the optimizer's momenta and counts. ``"discard"``, the default:
         the fit begins anew and forgets them. ``"keep"``: it begins anew, and the model
@@ -57,8 +75,8 @@ class DLEstimator(Predictor[DLModel], FitSettings, MLReadable["DLEstimator"], ML
         `DLModel` given as `model` holds, and keeps them again; the learning rate is the
         one they end with, unless `learningRate` or `optimizer` is set. Not with
         ``"parameter_server"``, nor with ``"shuffle"`` and ``sync_every`` above 1.
-    metrics : list, optional
-        Overrides the model's metrics.
+    metrics : list or dict of str to list, optional
+        Overrides the model's metrics; of several outputs a dict by output.
     learningRate : float, optional
         Overrides the optimizer's learning rate.
     batchSize : int, default 128

@@ -76,10 +76,12 @@ class DLModel(
     ----------
     featuresCol : str, default "features"
         An array of numbers (flat, or nested as the network's input is), a dense or sparse
-        Vector, a number, or binary of one uint8 an element.
+        Vector, a number, or binary of one uint8 an element; a string for an input of strings.
+    inputCols, inputs, outputCols
+        As of `DLEstimator`, for columns side by side and several inputs and outputs.
     labelCol : str, default "label"
-        Read by `evaluate` alone.
-    weightCol : str, optional
+        Read by `evaluate` alone, as are `labels`, which are by output.
+    weightCol : str or dict of str to str, optional
         Weight of each row, read by `evaluate` alone.
     predictionCol, probabilityCol, rawPredictionCol : str
         Output columns; an empty string leaves one out. A regression has only a

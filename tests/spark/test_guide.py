@@ -40,6 +40,16 @@ def test_label_of_several_outputs_is_an_array(spark: SparkSession) -> None:
     assert [len(row) for row in found["predicted"].collect()] == [2] * 8
 
 
+def test_several_inputs_and_outputs(spark: SparkSession) -> None:
+    rows = [([1.0, 0.0, float(i)], 20.0 + i, i, i % 2, i / 2) for i in range(8)]
+    schema = "wide_vector array<double>, age double, visits int, clicked int, stars double"
+    found = run("several inputs", visits=spark.createDataFrame(rows, schema))
+    first = found["scored"].first()
+    assert (len(first.clicked_probability), len(first.hidden_prediction)) == (2, 8)
+    assert isinstance(first.stars_prediction, float)
+    assert {"clicked_loss", "stars_loss", "clicked_accuracy"} < set(found["model"].history)
+
+
 @pytest.fixture(scope="module")
 def prepared(spark: SparkSession) -> dict[str, Any]:
     rows = [(color, float(i), i % 2) for i, color in enumerate("rgbrgbrg")]

@@ -72,7 +72,10 @@ def test_nested_arrays_of_the_networks_shape():
     column = feature_column(SCHEMA, "nested", (2, 3))
     assert column == TensorColumn("nested", "float32", (2, 3), nested=True)
     assert feature_column(SCHEMA, "nested", (2, 3, 1)).nested  # grey images
-    with pytest.raises(ConfigurationError, match=r"The model takes string, which no column"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"'nested' must hold strings, .* Got array<array<float>>",
+    ):
         feature_column(SCHEMA, "nested", (2, 3), "string")
 
 

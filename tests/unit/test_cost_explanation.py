@@ -65,9 +65,9 @@ def test_it_survives_json() -> None:
     assert read == found
     assert str(read) == str(found)
     with pytest.raises(PersistenceError, match=r"schema 2\. Got 3"):
-        Explanation.from_json({**found.to_json(), "schema": 2})
+        Explanation.from_json({**found.to_json(), "schema": 3})
     with pytest.raises(PersistenceError, match="cannot be read"):
-        Explanation.from_json({"schema": 1})
+        Explanation.from_json({"schema": 2})
 
 
 def test_the_table_shows_every_prediction_and_the_facts() -> None:
