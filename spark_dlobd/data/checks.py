@@ -73,6 +73,8 @@ class Check:
         """What is wrong, for people."""
         if self.problem == "range" and (self.is_class or self.role == "indicator"):
             return _OUTSIDE[self.role]
+        if self.problem == "null_element" and self.tensor is not None and self.tensor.beside:
+            return _WORDS["null"]
         return _WORDS[self.problem]
 
     @property

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 import pytest
-from pyspark.ml.linalg import Vectors
+from pyspark.ml.linalg import Vectors, VectorUDT
+from pyspark.sql import types as T
 
 from spark_dlobd import DLEstimator, DLModel
 from spark_dlobd.errors import ConfigurationError, DataError
@@ -76,15 +77,9 @@ def test_input_cols_and_paths_for_one_input(people: DataFrame) -> None:
 
 def test_the_column_that_lacks_a_value_is_named(people: DataFrame, spark: SparkSession) -> None:
     rows = [(Vectors.dense(1, 2), None, 1, True, 1, 0.5), (None, 1.0, 1, True, 0, float("nan"))]
-    schema = "vec vector, age double, visits int, flag boolean, clicked int, stars double"
-    from pyspark.ml.linalg import VectorUDT
-    from pyspark.sql import types as T
-
-    kinds = {"vec": VectorUDT()}
-    fields = [pair.split(" ") for pair in schema.split(", ")]
-    struct = T.StructType()
-    for name, kind in fields:
-        struct.add(name, kinds.get(name, kind))
+    struct = T.StructType().add("vec", VectorUDT()).add("age", T.DoubleType())
+    struct.add("visits", T.IntegerType()).add("flag", T.BooleanType())
+    struct.add("clicked", T.IntegerType()).add("stars", T.DoubleType())
     bad = spark.createDataFrame(rows, struct)
     with pytest.raises(DataError) as caught:
         estimator().fit(people.select(*bad.columns).union(bad))

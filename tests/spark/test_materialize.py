@@ -41,12 +41,9 @@ def read(data, split="train", world=1, epoch=0):
         reader = ShardReader(data, split, plan, rank)
         reader.epoch = epoch
         blocks += list(reader.blocks())
-    features, label = (np.concatenate([b.arrays[i] for b in blocks]) for i in (0, 1))
+    features, label, *weights = map(np.concatenate, zip(*(b.arrays for b in blocks), strict=True))
     order = np.argsort(label, axis=0).ravel()
-    weight = (
-        np.concatenate([b.weight for b in blocks])[order] if blocks[0].weight is not None else None
-    )
-    return features[order], label[order], weight
+    return features[order], label[order], weights[0][order] if weights else None
 
 
 def spec(df, shape=(2,), classes=1000, weight=False):
