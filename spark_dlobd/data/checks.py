@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.data.cast import is_whole, limits
@@ -53,6 +53,8 @@ class Check:
         Name of the stored column.
     tensor : TensorColumn or None
         What was expected; None for the indicator.
+    scored : bool
+        Whether it is about rows on their way through pandas, where a null among floats is NaN.
     """
 
     column: str
@@ -62,6 +64,7 @@ class Check:
     bit: int
     stored: str = ""
     tensor: TensorColumn | None = None
+    scored: bool = False
 
     @property
     def key(self) -> str:
@@ -73,8 +76,11 @@ class Check:
         """What is wrong, for people."""
         if self.problem == "range" and (self.is_class or self.role == "indicator"):
             return _OUTSIDE[self.role]
-        if self.problem == "null_element" and self.tensor is not None and self.tensor.beside:
-            return _WORDS["null"]
+        if self.tensor is not None and self.tensor.beside:
+            if self.problem == "null_element":
+                return _WORDS["null"]
+            if self.problem == "not_finite" and self.scored:
+                return f"null, {_WORDS['not_finite']}"
         return _WORDS[self.problem]
 
     @property
@@ -160,7 +166,10 @@ def invalid_features_error(
     counts: dict[str, Any] = {}
     bad: Any = False
     for index, (column, made) in enumerate(found):
-        own = _checks_of((index, 0), f"features_{index}", "features", column)
+        own = [
+            replace(check, scored=True)
+            for check in _checks_of((index, 0), f"features_{index}", "features", column)
+        ]
         counts |= {check.key: int((made.reasons >> check.bit & 1).sum()) for check in own}
         counts[f"lengths_features_{index}"] = _listed(made.lengths)
         counts[f"places_features_{index}"] = _listed(made.places)

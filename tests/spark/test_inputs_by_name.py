@@ -91,7 +91,7 @@ def test_the_column_that_lacks_a_value_is_named(people: DataFrame, spark: SparkS
     model = estimator(handleInvalid="skip").fit(people.select(*bad.columns).union(bad))
     assert model.report["skipped_rows"] == 2
     assert model.transform(bad).count() == 0
-    with pytest.raises(Exception, match=r"\(input 'deep'\): 1 null in 'age'"):
+    with pytest.raises(Exception, match=r"\(input 'deep'\): 1 null, NaN or infinite in 'age'"):
         model.setParams(handleInvalid="error").transform(bad.limit(1)).collect()
 
 
