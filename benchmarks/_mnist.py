@@ -24,10 +24,13 @@ WORKERS = 2
 
 
 def mnist() -> tuple[tuple[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]:
-    """Images as float32 in [0, 1] of shape (rows, 784), labels as int32."""
+    """Images as float32 in [0, 1] of shape (rows, 784), labels as int32.
+
+    From the folder that MNIST names, else from Keras's download.
+    """
     from spark_dlobd.characterize.subjects.mnist import load_mnist
 
-    (x, y), (x_test, y_test) = load_mnist()
+    (x, y), (x_test, y_test) = load_mnist(os.environ.get("MNIST"), download=True)
     return _scaled(x, y), _scaled(x_test, y_test)
 
 

@@ -2,7 +2,7 @@
 
 Run it with ``python examples/mnist_horovod.py --controller gloo`` (TCP) or
 ``--controller mpi``. It needs the Horovod wheel, see ``spark-dlobd build-horovod``.
-MNIST is fetched on first use, or read from ``--data``.
+MNIST is read from ``--data``, or is Keras's, which downloads it on first use.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--master", help="of Spark; default: local, one slot for each worker")
     options = parser.parse_args()
     try:
-        mnist = load_mnist(options.data)
+        mnist = load_mnist(options.data, download=True)
         with spark_session("mnist", options.master or f"local[{options.workers}]") as spark:
             run(spark, mnist, options)
     except (DataError, MissingDependencyError) as error:

