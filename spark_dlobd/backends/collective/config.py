@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from spark_dlobd.backends.allreduce.mpi.options import MpiOptions
+from spark_dlobd.backends.allreduce.mpi.options import MpiOptions, check_mpi, mpi_options
 from spark_dlobd.backends.base import BackendConfig
 from spark_dlobd.backends.options import check_choices, check_numbers, check_ports
 from spark_dlobd.errors import ConfigurationError
@@ -21,7 +21,6 @@ _AT_LEAST: dict[str, float] = {
 }
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "transport": (None, "mpi", "ring"),
-    "mpi_transport": (None, "tcp", "sm", "ucx"),
     "compression": (None, "fp16", "bf16"),
 }
 _OF_MPI = ("mpi_transport", "ucx_tls", "ucx_net_devices", "mpi_args")
@@ -101,16 +100,11 @@ class CollectiveConfig(BackendConfig):
 
     def __post_init__(self) -> None:
         """Check every option."""
-        object.__setattr__(self, "mpi_args", tuple(self.mpi_args))
         check_numbers(self, _AT_LEAST)
         object.__setattr__(self, "port_range", check_ports(self.port_range))
         check_choices(self, _CHOICES)
         object.__setattr__(self, "transport", self._asked_for())
-        if self.mpi_transport != "ucx" and (self.ucx_tls or self.ucx_net_devices):
-            raise ConfigurationError(
-                "ucx_tls and ucx_net_devices need mpi_transport='ucx'. "
-                f"Got mpi_transport={self.mpi_transport!r}."
-            )
+        check_mpi(self, "mpi_transport")
 
     def _asked_for(self) -> str | None:
         """The transport, by its name or by an option that only it has."""
@@ -131,11 +125,4 @@ class CollectiveConfig(BackendConfig):
     @property
     def mpi_options(self) -> MpiOptions:
         """What MPI is to be started with."""
-        return MpiOptions(
-            self.mpi_transport,
-            self.ucx_tls,
-            self.ucx_net_devices,
-            self.mpi_args,
-            self.network_interface,
-            self.start_timeout_s,
-        )
+        return mpi_options(self, "mpi_transport")

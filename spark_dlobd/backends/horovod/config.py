@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from spark_dlobd.backends.allreduce.mpi.options import MpiOptions
+from spark_dlobd.backends.allreduce.mpi.options import MpiOptions, check_mpi, mpi_options
 from spark_dlobd.backends.base import BackendConfig
 from spark_dlobd.backends.options import check_choices, check_numbers
 from spark_dlobd.errors import ConfigurationError
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "controller": ("gloo", "mpi"),
-    "transport": (None, "tcp", "sm", "ucx"),
     "compression": (None, "fp16", "bf16"),
 }
 _AT_LEAST: dict[str, float] = {
@@ -109,7 +108,7 @@ class HorovodConfig(BackendConfig):
 
     def __post_init__(self) -> None:
         """Check every option."""
-        object.__setattr__(self, "mpi_args", tuple(self.mpi_args))
+        check_mpi(self, "transport")
         check_choices(self, _CHOICES)
         check_numbers(self, _AT_LEAST)
         if self.controller == "gloo" and (self.transport not in (None, "tcp") or self.mpi_args):
@@ -117,20 +116,8 @@ class HorovodConfig(BackendConfig):
                 f"controller='gloo' is TCP only. Got transport={self.transport!r}, mpi_args="
                 f"{self.mpi_args!r}: use controller='mpi' for them."
             )
-        if self.transport != "ucx" and (self.ucx_tls or self.ucx_net_devices):
-            raise ConfigurationError(
-                "ucx_tls and ucx_net_devices need transport='ucx'. "
-                f"Got transport={self.transport!r}."
-            )
 
     @property
     def mpi_options(self) -> MpiOptions:
         """What MPI is to be started with."""
-        return MpiOptions(
-            self.transport,
-            self.ucx_tls,
-            self.ucx_net_devices,
-            self.mpi_args,
-            self.network_interface,
-            self.start_timeout_s,
-        )
+        return mpi_options(self, "transport")
