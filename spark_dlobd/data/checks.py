@@ -76,6 +76,8 @@ class Check:
         """What is wrong, for people."""
         if self.problem == "range" and (self.is_class or self.role == "indicator"):
             return _OUTSIDE[self.role]
+        if self.tensor is not None and self.tensor.stored == "image" and self.problem == "shape":
+            return "no image that can be read"
         if self.tensor is not None and self.tensor.beside:
             if self.problem == "null_element":
                 return _WORDS["null"]
@@ -145,6 +147,8 @@ def _possible(role: str, column: TensorColumn) -> tuple[str, ...]:
         return ("null", "not_finite", "negative")
     if column.stored == "text":
         return ("null",)
+    if column.stored == "image":
+        return ("null", "shape")
     whole = ("not_integer", "range") if is_whole(column.dtype) else ()
     length = "shape" if column.nested else "length"
     return ("null", "null_element", "not_finite", length, *whole)
@@ -173,6 +177,7 @@ def invalid_features_error(
         counts |= {check.key: int((made.reasons >> check.bit & 1).sum()) for check in own}
         counts[f"lengths_features_{index}"] = _listed(made.lengths)
         counts[f"places_features_{index}"] = _listed(made.places)
+        counts[f"words_features_{index}"] = _listed(made.words)
         checks += own
         bad = bad | (made.reasons != 0)
     total = len(found[0][1].reasons)
@@ -240,6 +245,8 @@ def _detail(check: Check, counts: Mapping[str, Any]) -> str:
         seen = counts[f"lengths_{check.stored}"]
         elements = "element" if column.size == 1 else "elements"
         return f" (expected {column.size} {elements} for shape {column.shape}, seen {seen})"
+    if column.stored == "image" and check.problem == "shape":
+        return f": {counts[f'words_{check.stored}']}"
     if check.problem == "shape":
         return f" (expected shape {column.shape})"
     if check.is_class:

@@ -77,7 +77,7 @@ def feature_column(
     """
     if takes == "string":
         return _text_column(schema, name, tuple(shape), part)
-    _check_takes(takes)
+    check_takes(takes)
     field = find_field(schema, name, "feature")
     flat, nested = _flattened_field(field, tuple(shape))
     kind, dtype = kind_of(flat, "feature")
@@ -109,7 +109,8 @@ def _text_column(
     return column
 
 
-def _check_takes(takes: str) -> None:
+def check_takes(takes: str) -> None:
+    """Raise unless a column of numbers can be what the model takes."""
     if takes not in _NETWORK_DTYPES:
         raise ConfigurationError(
             f"The model takes {takes}, which no column of numbers can be. Expected an input of "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spark_dlobd.data.images import decode_images
 from spark_dlobd.job.columns import TensorColumn, numpy_dtype
 
 if TYPE_CHECKING:
@@ -60,4 +61,4 @@ def _texts(stored: NDArray[Any], column: TensorColumn) -> NDArray[Any]:
     return stored.reshape(len(stored), *column.shape)
 
 
-_DECODERS: dict[str, Decode] = {"text": _texts}
+_DECODERS: dict[str, Decode] = {"text": _texts, "image": decode_images}

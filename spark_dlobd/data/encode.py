@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.data.cast import cast, cast_decimals
 from spark_dlobd.data.checks import INDICATOR, PROBLEMS, place_of, words_of
 from spark_dlobd.data.encoded import Bits, EncodedColumn
+from spark_dlobd.data.images import problem_of
 from spark_dlobd.data.storage_schema import stored_type
 from spark_dlobd.job.columns import ColumnSpec, Role, TensorColumn
 
@@ -23,6 +26,7 @@ VALIDATION = "validation"
 REASON = "reason"
 """Prefix of the columns that hold what is wrong with a row."""
 _MAX_BATCH_BYTES = 2**30
+_IMAGE_THREADS = 2
 
 
 def encoded_schema(columns: ColumnSpec, with_split: bool) -> str:
@@ -40,12 +44,15 @@ def seen_fields(columns: ColumnSpec) -> dict[str, str]:
     """What is told of values that do not fit, beside the reasons -> its Spark type.
 
     ``length_<stored>`` of a row whose length is wrong, ``class_<stored>`` of a label outside
-    the classes, ``place_<stored>`` of the first bad element of columns side by side.
+    the classes, ``place_<stored>`` of the first bad element of columns side by side,
+    ``words_<stored>`` of an image that cannot be read.
     """
     found = {}
     for name, role, column in zip(columns.stored_names, columns.roles, columns.all, strict=True):
         if column.num_classes is not None:
             found[f"class_{name}"] = "double"
+        elif column.stored == "image":
+            found[f"words_{name}"] = "string"
         elif role != "weight":
             found[f"length_{name}"] = "int"
         if column.beside:
@@ -96,6 +103,7 @@ def _encoded(batch: pa.RecordBatch, columns: ColumnSpec) -> pa.RecordBatch:
             f"length_{name}": made.lengths,
             f"class_{name}": made.classes,
             f"place_{name}": made.places,
+            f"words_{name}": made.words,
         }
     if VALIDATION in batch.schema.names:
         split = batch.column(batch.schema.get_field_index(VALIDATION))
@@ -109,7 +117,7 @@ def _encoded(batch: pa.RecordBatch, columns: ColumnSpec) -> pa.RecordBatch:
     arrays += [pa.array(word) for word in reasons]
     for name, kind in seen_fields(columns).items():
         values = seen[name]
-        none = pa.int32() if kind == "int" else pa.float64()
+        none = {"int": pa.int32(), "double": pa.float64(), "string": pa.string()}[kind]
         names.append(name)
         arrays.append(pa.nulls(rows, none) if values is None else values)
     return pa.RecordBatch.from_arrays(arrays, names=names)
@@ -133,6 +141,8 @@ def encode_column(source: pa.Array, column: TensorColumn, role: Role = "features
         return _class_label(source, column)
     if column.stored == "text":
         return _bytes(source)
+    if column.stored == "image":
+        return _images(source)
     if pa.types.is_list(source.type) or pa.types.is_large_list(source.type):
         return _list(source, column)
     if pa.types.is_binary(source.type) or pa.types.is_large_binary(source.type):
@@ -211,6 +221,26 @@ def _bytes(source: pa.Array) -> EncodedColumn:
     """Rows of any length, which are stored as they are."""
     data, offsets = _content(source)
     return EncodedColumn(data, offsets, _flag(_nulls(source), "null"))
+
+
+def _images(source: pa.Array) -> EncodedColumn:
+    """Encoded images, each decoded once at a small size to see that it can be."""
+    import numpy as np
+    import pyarrow as pa
+
+    data, offsets = _content(source)
+    nulls = _nulls(source)
+    content = data.tobytes()
+    ends = itertools.pairwise(offsets)
+    with ThreadPoolExecutor(_IMAGE_THREADS, thread_name_prefix="dlobd-images") as pool:
+        told = list(pool.map(lambda each: problem_of(content[each[0] : each[1]]), ends))
+    bad = np.array([text is not None for text in told], bool) & ~nulls
+    words = [
+        None if text is None or null else f"{text} ({end - begin:,} bytes)"
+        for text, null, begin, end in zip(told, nulls, offsets, offsets[1:], strict=False)
+    ]
+    reasons = _flag(nulls, "null") | _flag(bad, "shape")
+    return EncodedColumn(data, offsets, reasons, words=pa.array(words, pa.string()))
 
 
 def _content(source: pa.Array) -> tuple[NDArray[Any], NDArray[Any]]:

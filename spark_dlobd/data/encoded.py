@@ -37,6 +37,8 @@ class EncodedColumn:
         Labels outside the classes, else null.
     places : pyarrow.Array or None
         Position of the first bad element of each row, else null; of columns side by side.
+    words : pyarrow.Array or None
+        What is wrong with each image that cannot be read, else null.
     """
 
     values: NDArray[Any]
@@ -45,6 +47,7 @@ class EncodedColumn:
     lengths: pa.Array | None = None
     classes: pa.Array | None = None
     places: pa.Array | None = None
+    words: pa.Array | None = None
 
     def stored(self, column: TensorColumn) -> pa.Array:
         """Array as it is written."""

@@ -8,6 +8,7 @@ from pyspark.sql import types as T
 
 from spark_dlobd.data.cast import is_whole
 from spark_dlobd.data.columns import find_field, kind_of, nesting, reference
+from spark_dlobd.data.image_columns import image_expression
 from spark_dlobd.data.side_by_side import holds_whole, is_number
 from spark_dlobd.job.columns import ColumnSpec, TensorColumn
 
@@ -40,6 +41,8 @@ def expression(schema: T.StructType, column: TensorColumn) -> Column:
         return _joined(schema, column)
     field = find_field(schema, column.name, "data")
     source = F.col(reference(schema, column.name))
+    if column.stored == "image":
+        return image_expression(schema, column.name)
     if column.stored == "text":
         return F.encode(source, "UTF-8")
     if column.nested:

@@ -329,10 +329,10 @@ def _counts(request: Request) -> list[Column]:
         counts.append(F.count_if(found).alias(check.key))
     for name in seen_fields(request.columns):
         what, _, stored = name.partition("_")
-        if what in ("length", "place"):
+        if what in ("length", "place", "words"):
             some = F.slice(F.array_sort(F.collect_set(name)), 1, 10)
             text = F.concat_ws(", ", some.cast("array<string>"))
-            counts.append(text.alias(f"{what}s_{stored}"))
+            counts.append(text.alias(f"{what}s_{stored}" if what != "words" else name))
         else:
             counts.append(F.min(name).alias(f"least_{stored}"))
             counts.append(F.max(name).alias(f"most_{stored}"))

@@ -34,4 +34,5 @@ def stored_type(column: TensorColumn) -> str:
 
 def is_number(column: TensorColumn) -> bool:
     """Whether a stored column holds numbers and not bytes."""
-    return column.size == 1 and column.dtype in _SCALAR_TYPES
+    plain = column.stored == "tensor"
+    return plain and column.size == 1 and column.dtype in _SCALAR_TYPES

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.data import columns as data_columns
+from spark_dlobd.data.image_columns import image_column
 from spark_dlobd.data.side_by_side import side_by_side
 from spark_dlobd.errors import ConfigurationError
 from spark_dlobd.estimators.params import PredictionParams
 from spark_dlobd.job.columns import ColumnSpec, TensorColumn
-from spark_dlobd.job.input_columns import InputColumn, input_column
+from spark_dlobd.job.input_columns import ImageColumn, InputColumn, input_column
 from spark_dlobd.job.network import OutputSpec
 from spark_dlobd.training.output import loss_name, losses_of
 from spark_dlobd.training.signature import Signature, Tensor, inputs_of, outputs_of
@@ -96,7 +97,7 @@ def _input(schema: StructType, columns: Any, tensor: Tensor, part: str) -> Tenso
     return side_by_side(schema, columns, tensor.shape, tensor.dtype, part)
 
 
-_DESCRIBED: dict[type[InputColumn], Callable[..., TensorColumn]] = {}
+_DESCRIBED: dict[type[InputColumn], Callable[..., TensorColumn]] = {ImageColumn: image_column}
 """Kind of column -> function that describes it as a tensor."""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from spark_dlobd.data.cast import is_whole
 from spark_dlobd.errors import DataError, ModelError
 from spark_dlobd.estimators.outputs import OVERFLOW_ADVICE, Array, finite_rows
-from spark_dlobd.job.columns import TensorColumn
+from spark_dlobd.job.columns import TensorColumn, numpy_dtype
 from spark_dlobd.job.network import Network
 from spark_dlobd.wording import useful_part
 
@@ -84,7 +84,7 @@ def _row(value: Any, column: TensorColumn) -> Array:
     encoded = encode_rows(_series(value, column), column)
     if encoded.reasons[0]:
         raise invalid_error([column], [encoded], alone=True)
-    return encoded.tensors(column)
+    return encoded.tensors(column).astype(numpy_dtype(column.network_dtype), copy=False)
 
 
 def _series(value: Any, tensor: TensorColumn) -> pd.Series[Any]:
