@@ -115,7 +115,8 @@ def _load(content: bytes, longest: int) -> Image:
         raise _NotUsableError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
     image.draft(None, (longest, longest))
     image.load()
-    return PIL.ImageOps.exif_transpose(image)
+    PIL.ImageOps.exif_transpose(image, in_place=True)  # not in place it copies every image
+    return image
 
 
 def _raw(content: bytes) -> Image:

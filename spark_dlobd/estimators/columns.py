@@ -105,7 +105,8 @@ def _by_input(stage: PredictionParams, names: Sequence[str]) -> list[Any]:
     """What is said of the columns of each input."""
     given = stage._value("inputs")
     if given is not None:
-        if len(names) == 1 and len(given) == 1 and names[0] in ("", *given):
+        if len(names) == len(given) == 1:
+            # there is nothing to be mixed up, and Keras renames what nobody named
             return list(given.values())
         missing, unknown = (
             [n for n in names if n not in given],

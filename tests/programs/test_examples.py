@@ -123,6 +123,11 @@ def test_mnist_that_is_not_there_is_said_in_one_message(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_image_files(tmp_path: Path) -> None:
+    said = run(tmp_path, "image_files.py")
+    assert number(r"files right: accuracy ([\d.]+)", said) >= 0.85
+
+
 def test_wide_and_deep(tmp_path: Path) -> None:
     said = run(tmp_path, "wide_and_deep.py")
     assert "2 workers, 2 servers, tables of 1,000,000 rows" in said
