@@ -41,12 +41,10 @@ class LinkTask:
 
 def run_link_task(task: LinkTask, _: Iterable[Any]) -> Iterator[bytes]:
     """Measure and yield one JSON object."""
-    import os
-
-    import psutil
     from pyspark import BarrierTaskContext
 
     from spark_dlobd.cost.ring import Ring
+    from spark_dlobd.processes.machine import memory_bytes, usable_cores
 
     latency = exchange = None
     with Ring(BarrierTaskContext.get(), task.driver_host, task.token, task.timeout_s) as ring:
@@ -64,8 +62,8 @@ def run_link_task(task: LinkTask, _: Iterable[Any]) -> Iterator[bytes]:
             "exchange_s": exchange,
             "exchange_bytes": _EXCHANGE_BYTES,
             "copy_bytes_per_s": _copy_rate(),
-            "cores": len(os.sched_getaffinity(0)),
-            "memory_bytes": psutil.virtual_memory().total,
+            "cores": usable_cores(),
+            "memory_bytes": memory_bytes(),
         }
         ring.meet()
     yield json.dumps(found).encode()

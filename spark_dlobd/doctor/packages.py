@@ -12,20 +12,12 @@ from packaging.specifiers import SpecifierSet
 
 from spark_dlobd.doctor.finding import HOROVOD, HOROVOD_MPI, Finding
 from spark_dlobd.processes.interpreter_facts import PETASTORM
-from spark_dlobd.processes.versions import petastorm_problem
+from spark_dlobd.processes.versions import petastorm_problem, version_of
 
 DISTRIBUTION = "spark-dlobd"
 OPTIONAL_EXTRAS = ("cpu", "gpu", "horovod", "mpi")
 REINSTALL = "Install the whole set in one call, so that pip resolves it together."
 INSTALL = (f"pip install '{DISTRIBUTION}[cpu]'",)
-
-
-def installed_version(name: str) -> str | None:
-    """Version of an installed distribution, or None."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def check_packages() -> list[Finding]:
@@ -80,7 +72,7 @@ def check_requirements(requirements: Iterable[Requirement]) -> list[Finding]:
 def check_reader(problem: str | None) -> Finding:
     """Name the library through which rows are read, and so which of the two sets is there."""
     if problem is None:
-        return Finding("reader of rows", f"petastorm {installed_version(PETASTORM)}")
+        return Finding("reader of rows", f"petastorm {version_of(PETASTORM)}")
     return Finding("reader of rows", f"pyarrow alone: {problem}")
 
 
@@ -95,7 +87,7 @@ def applies(requirement: Requirement, extra: str) -> bool:
 
 
 def _check(requirement: Requirement, optional: bool) -> Finding:
-    version = installed_version(requirement.name)
+    version = version_of(requirement.name)
     bound = str(requirement.specifier)
     if version is None:
         if optional:
@@ -110,7 +102,7 @@ def _check(requirement: Requirement, optional: bool) -> Finding:
 def check_tensorflow() -> Finding:
     """Exactly one of the two TensorFlow distributions must be there."""
     names = ("tensorflow", "tensorflow-cpu")
-    versions = {name: version for name in names if (version := installed_version(name))}
+    versions = {name: version for name in names if (version := version_of(name))}
     found = ", ".join(f"{name} {version}" for name, version in versions.items())
     expected = "tensorflow-cpu or tensorflow, not both"
     if len(versions) == 1:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from spark_dlobd.doctor import questions
 from spark_dlobd.doctor.finding import HOROVOD, HOROVOD_MPI, Finding, State
-from spark_dlobd.doctor.packages import installed_version
 from spark_dlobd.errors import ConfigurationError
 from spark_dlobd.horovod_build import steps
 from spark_dlobd.processes import probes
+from spark_dlobd.processes.machine import gpu_names
+from spark_dlobd.processes.versions import version_of
 from spark_dlobd.processes.worker_interpreter import VARIABLE, Choice, require_usable
 
 JAVA_MIN = 17
@@ -117,7 +118,7 @@ def check_ucx(timeout_s: float) -> Finding:
 def check_nccl() -> Finding:
     """Find NCCL as a pip package or as a library of the system."""
     for name in ("nvidia-nccl-cu13", "nvidia-nccl-cu12"):
-        if version := installed_version(name):
+        if version := version_of(name):
             return Finding("nccl", f"{name} {version}", needed_by=())
     library = ctypes.util.find_library("nccl")
     if library:
@@ -129,14 +130,12 @@ def check_nccl() -> Finding:
 
 def check_gpus() -> Finding:
     """List the GPUs that the driver's machine shows."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
+    if shutil.which("nvidia-smi") is None:
         return Finding("GPUs", "none (nvidia-smi not found)", state="absent", needed_by=())
     try:
-        text = probes.run_program([program, "-L"])
+        names = gpu_names()
     except probes.ProbeError as error:
         return Finding("GPUs", f"nvidia-smi: {error}", state="absent", needed_by=())
-    names = re.findall(r"^GPU \d+: (.*?) \(UUID", text, flags=re.MULTILINE)
     if not names:
         return Finding("GPUs", "none visible", state="absent", needed_by=())
     return Finding("GPUs", f"{len(names)}: {', '.join(names)}", needed_by=())

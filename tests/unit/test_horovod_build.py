@@ -69,7 +69,7 @@ def test_without_tensorflow_one_pip_call_brings_all(
     environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (environment / "cmake").unlink()
-    monkeypatch.setattr(needs, "_version", lambda name: None)
+    monkeypatch.setattr(needs, "version_of", lambda name: None)
     first, last = horovod_build.steps()
     assert first == "pip install 'spark-dlobd[cpu,horovod-build]'"
     assert last == "spark-dlobd build-horovod"

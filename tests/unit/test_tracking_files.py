@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spark_dlobd.processes.machine import system_facts
+from spark_dlobd.processes.versions import requirements
 from spark_dlobd.tracking.encoding import jsonable, redact
-from spark_dlobd.tracking.facts import requirements, system_facts
 from spark_dlobd.tracking.jsonl import RUN_ID_TAG, JsonLinesTracker, Spool, kept_path
 from spark_dlobd.tracking.mlflow.curves import curves_png, draw_curves
 

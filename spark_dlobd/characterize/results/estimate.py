@@ -15,7 +15,6 @@ It is meant to tell minutes from hours, and is replaced by measurements as they 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from statistics import mean
@@ -24,6 +23,7 @@ from spark_dlobd.characterize.results.record import CaseRecord
 from spark_dlobd.characterize.subjects.datasets import get_dataset
 from spark_dlobd.characterize.subjects.models import get_model
 from spark_dlobd.characterize.sweep.case import Case
+from spark_dlobd.processes.machine import usable_cores
 
 START_S = 22.0
 HOSTS_START_S = 12.0
@@ -69,7 +69,7 @@ class Estimates:
     """
 
     def __init__(self, records: Iterable[CaseRecord], cores: int | None = None) -> None:
-        self._cores = cores or os.cpu_count() or 1
+        self._cores = cores or usable_cores()
         self._same: dict[tuple[object, ...], list[float]] = {}
         self._alike: dict[tuple[object, ...], list[CaseRecord]] = {}
         for record in records:

@@ -27,7 +27,7 @@ class CaseRecord:
     status : {"finished", "failed", "timed out"}
         How it ended.
     machine : dict
-        Where: the keys of `spark_dlobd.tracking.facts.system_facts`, and, where known,
+        Where: the keys of `spark_dlobd.tracking.system_facts`, and, where known,
         ``cpu`` (model name), ``gpus`` (list of names), ``hosts`` and ``note``.
     data : dict
         `DatasetDescription.to_json` of what it trained on; empty if it did not get there.

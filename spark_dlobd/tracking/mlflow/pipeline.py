@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spark_dlobd.tracking.facts import requirements
+from spark_dlobd.processes.versions import requirements
 
 if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spark_dlobd.processes.machine import system_facts
 from spark_dlobd.report.metrics import report_metrics
 from spark_dlobd.report.page import report_page
 from spark_dlobd.tracking.encoding import redact
-from spark_dlobd.tracking.facts import system_facts
 from spark_dlobd.tracking.jsonl import RUN_ID_TAG, Record
 from spark_dlobd.tracking.mlflow.curves import curves_png
 from spark_dlobd.tracking.mlflow.request_limits import request_limits
