@@ -95,19 +95,9 @@ class Recording:
             self.reporter.finish("FINISHED", report, self._keras_model(network))
         # known only now: what logging took, and where it went
         seconds = {**report["seconds"], "log": self.reporter.seconds["log"]}
-        report = {**report, "seconds": seconds, **self._ids()}
+        report = {**report, "seconds": seconds, **self.reporter.ids()}
         self._say(report)
         return report
-
-    def _ids(self) -> dict[str, str]:
-        """Under which the trackers have the fit."""
-        found: dict[str, str] = {}
-        for tracker in self._trackers:
-            try:
-                found |= tracker.ids()
-            except Exception:
-                logger.exception("%s does not tell its ids.", type(tracker).__name__)
-        return found
 
     def _say(self, report: dict[str, Any] | None = None) -> None:
         """Print the last line; what it cannot say is no reason to lose a trained model."""
@@ -117,7 +107,7 @@ class Recording:
             if report is not None:
                 seconds = reporter.observed.now
                 sentences = last_words(report, reporter.history, reporter.epochs, seconds)
-            sentences += [words for tracker in self._trackers for words in tracker.last_words()]
+            sentences += reporter.last_words()
             if sentences:
                 reporter.say(sentences)
         except Exception:
@@ -152,11 +142,11 @@ class Recording:
 
 
 def _trackers(settings: FitSettings) -> list[Tracker]:
-    """Trackers of one fit; fits that run at the same time do not share one."""
+    """What the fit is to be recorded by."""
     if settings.getTracking() == "none":
         return []
     if settings.tracker is not None:
-        return [settings.tracker.new()]
+        return [settings.tracker]
     from spark_dlobd.tracking.mlflow import MlflowTracker
 
     return [MlflowTracker()]

@@ -1,7 +1,8 @@
 """What a fit tells the outside world while it runs.
 
-A backend calls the `Reporter` from any thread; the reporter fans events out to
-trackers and the progress line. Nothing here may stop or slow the training.
+A user passes a tracker to the estimator. The `Reporter` of each fit takes what its `new`
+returns, a backend calls the reporter from any thread, and the reporter fans events out to
+them and the progress line. Nothing here may stop or slow the training.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ class Tracker:
     """
 
     def new(self) -> Tracker:
-        """Return the tracker of one more fit; fits may run at the same time."""
+        """Return what hears of one more fit; fits may run at the same time.
+
+        Trackers that keep something of a fit return an object of its own for each and
+        remember the last one, to say where that fit was recorded.
+        """
         return self
 
     def start(self, params: dict[str, Any], tags: dict[str, str]) -> None:

@@ -74,9 +74,9 @@ class Spool:
 
     def append(self, record: Record) -> None:
         """Write one record with the time in seconds since the epoch, visible at once."""
-        line = json.dumps(jsonable({**record, "time": time.time()}), allow_nan=False)
+        line = _line(record)
         with self._lock:
-            self._file.write(line + "\n")
+            self._file.write(line)
             self._file.flush()
             self.written += 1
 
@@ -134,8 +134,8 @@ class RecordTracker(Tracker):
         self._append(epoch_record(epoch, metrics))
 
 
-class JsonLinesTracker(RecordTracker):
-    """Writes every record of a fit to a local file, one JSON object a line.
+class JsonLinesTracker(Tracker):
+    """Writes every record of fits to a local file, one JSON object a line.
 
     Runs on the driver. Records have a ``kind``: ``start`` (params and tags),
     ``dataset``, ``step``, ``epoch`` and ``report``, and a ``time`` in seconds
@@ -154,14 +154,39 @@ class JsonLinesTracker(RecordTracker):
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
-        self.path = Path(path) if path is not None else kept_path(uuid.uuid4().hex)
-        self._path_given = path is not None
+        self._given = Path(path) if path is not None else None
         self._lock = threading.Lock()
+        self._last: JsonLinesRecorder | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """The file; without a given one that of the last fit, None before it has begun."""
+        return self._given or (self._last.path if self._last else None)
+
+    def new(self) -> JsonLinesRecorder:
+        """Return what writes one fit; fits may run at the same time."""
+        self._last = JsonLinesRecorder(self._given, self._lock)
+        return self._last
+
+
+class JsonLinesRecorder(RecordTracker):
+    """Writes one fit to a local file. Runs on the driver.
+
+    Parameters
+    ----------
+    path : Path or None
+        The file; None is one named after the fit.
+    lock : threading.Lock
+        Of all that write to it.
+    """
+
+    def __init__(self, path: Path | None, lock: threading.Lock) -> None:
+        self.path = path
+        self._lock = lock
 
     def start(self, params: dict[str, Any], tags: dict[str, str]) -> None:
         """Begin a fit."""
-        if not self._path_given and RUN_ID_TAG in tags:
-            self.path = kept_path(tags[RUN_ID_TAG])
+        self.path = self.path or kept_path(tags.get(RUN_ID_TAG) or uuid.uuid4().hex)
         self._append(start_record(params, tags))
 
     def finish(
@@ -175,9 +200,14 @@ class JsonLinesTracker(RecordTracker):
         self._append(report_record(status, history, report))
 
     def _append(self, record: Record) -> None:
-        line = json.dumps(jsonable({**record, "time": time.time()}), allow_nan=False)
+        assert self.path is not None  # since `start`
         with self._lock, self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(_line(record))
+
+
+def _line(record: Record) -> str:
+    """A record with the time in seconds since the epoch."""
+    return json.dumps(jsonable({**record, "time": time.time()}), allow_nan=False) + "\n"
 
 
 def _remove(name: str) -> None:

@@ -42,7 +42,7 @@ class Reporter:
     batch_size : int
         Rows of one step over all workers.
     trackers : sequence of Tracker, optional
-        Receivers of the events.
+        What the user asked for; `Tracker.new` of each receives the events.
     verbose : int or str, optional
         0 keeps the driver quiet; ``"auto"`` (default) and 1 show a live line in a terminal
         or a notebook, elsewhere as 2 with a sign of life in long waits; 2 prints a line an
@@ -85,7 +85,8 @@ class Reporter:
         """Texts given to `warn`, for the report."""
         self._clock = clock
         self._lock = threading.RLock()
-        self._trackers = list(trackers)
+        self._trackers = tuple(_new_ones(trackers))
+        self._listening = list(self._trackers)
         self._phases: list[str] = []
         self._by_epoch: dict[int, dict[str, float]] = {}
         self._worker_logs: dict[int, deque[str]] = {}
@@ -222,6 +223,20 @@ class Reporter:
             self.warnings.append(text)
         logger.warning("%s", f"{self._users_line}: {text}" if self._users_line else text)
 
+    def ids(self) -> dict[str, str]:
+        """Return under which ids the trackers have the fit, after `finish`."""
+        found: dict[str, str] = {}
+        for tracker in self._trackers:
+            try:
+                found |= tracker.ids()
+            except Exception:
+                logger.exception("%s does not tell its ids.", type(tracker).__name__)
+        return found
+
+    def last_words(self) -> list[str]:
+        """Return what the trackers say after `finish` about where the fit is."""
+        return [words for tracker in self._trackers for words in tracker.last_words()]
+
     def say(self, sentences: list[str]) -> None:
         """Print the last words of the fit, after `finish`, unless ``verbose=0``."""
         with self._lock:
@@ -252,11 +267,11 @@ class Reporter:
 
     def _fan_out(self, method: str, *args: Any) -> None:
         with self._lock:
-            for tracker in list(self._trackers):
+            for tracker in list(self._listening):
                 try:
                     getattr(tracker, method)(*args)
                 except Exception:
-                    self._trackers.remove(tracker)
+                    self._listening.remove(tracker)
                     logger.exception(
                         "%s failed in %s() and is left out for the rest of this fit.",
                         type(tracker).__name__,
@@ -271,6 +286,16 @@ class Reporter:
         except Exception:
             self._progress = None
             logger.exception("The progress line failed and is switched off.")
+
+
+def _new_ones(trackers: Iterable[Tracker]) -> Iterator[Tracker]:
+    for tracker in trackers:
+        try:
+            yield tracker.new()
+        except Exception:
+            logger.exception(
+                "%s failed in new() and is left out of this fit.", type(tracker).__name__
+            )
 
 
 def status_of(error: BaseException | None) -> str:

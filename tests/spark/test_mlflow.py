@@ -190,7 +190,7 @@ def test_fits_on_other_threads_become_children(client: MlflowClient) -> None:
             thread.start()
         for thread in threads:
             thread.join(120)
-    runs = [client.get_run(other.run_id) for other in others]
+    runs = [client.get_run(other.recorded.run_id) for other in others]
     assert len({run.info.run_id for run in runs} | {active.info.run_id}) == 3
     assert [run.data.tags["mlflow.parentRunId"] for run in runs] == [active.info.run_id] * 2
 

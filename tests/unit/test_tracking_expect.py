@@ -4,6 +4,7 @@ import io
 
 from rich.console import Console
 
+from spark_dlobd.tracking.base import Tracker
 from spark_dlobd.tracking.progress import Activity, ProgressLine
 from spark_dlobd.tracking.reporter import Reporter
 
@@ -11,11 +12,11 @@ from spark_dlobd.tracking.reporter import Reporter
 def test_global_steps_follow_the_number_of_steps_told_later() -> None:
     seen: list[int] = []
 
-    class Recorder:
-        def step(self, epoch: int, step: int, global_step: int, metrics: object) -> None:
+    class Recorder(Tracker):
+        def step(self, epoch: int, step: int, global_step: int, metrics: dict[str, float]) -> None:
             seen.append(global_step)
 
-    reporter = Reporter(epochs=2, batch_size=4, trackers=[Recorder()], verbose=0)  # type: ignore[list-item]
+    reporter = Reporter(epochs=2, batch_size=4, trackers=[Recorder()], verbose=0)
     reporter.expect(10)
     reporter.step(1, 3, {"loss": 1.0})
     assert seen == [13]

@@ -146,8 +146,8 @@ def test_failing_server(
 
 
 def test_default_budget_is_seconds() -> None:
-    limits = MlflowTracker().limits
-    assert (MlflowTracker().timeout_s, limits.close_timeout_s) == (5.0, 20.0)
+    limits = MlflowTracker().settings.limits
+    assert (MlflowTracker().settings.timeout_s, limits.close_timeout_s) == (5.0, 20.0)
 
 
 def test_limits_must_be_positive() -> None:
@@ -158,7 +158,7 @@ def test_limits_must_be_positive() -> None:
 
 
 def test_finish_without_start_does_nothing() -> None:
-    MlflowTracker().finish("FINISHED", {}, {}, None)
+    MlflowTracker().new().finish("FINISHED", {}, {}, None)
 
 
 class FakeSink:

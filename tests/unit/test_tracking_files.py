@@ -55,7 +55,7 @@ def test_jsonable_takes_what_params_hold() -> None:
 
 def test_json_lines_are_strict_json_even_with_nan(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    tracker = JsonLinesTracker(path)
+    tracker = JsonLinesTracker(path).new()
     tracker.start({"lr": 0.1}, {"backend": "local"})
     tracker.step(0, 1, 1, {"loss": math.nan, "up": math.inf, "down": -math.inf})
     tracker.epoch(0, {"loss": 0.5})
@@ -74,8 +74,26 @@ def test_default_file_is_named_after_the_fit(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tracker = JsonLinesTracker()
-    tracker.start({}, {RUN_ID_TAG: "f1"})
+    tracker.new().start({}, {RUN_ID_TAG: "f1"})
     assert [path.name for path in tmp_path.iterdir()] == ["spark_dlobd-metrics-f1.jsonl"]
+    assert tracker.path == tmp_path / "spark_dlobd-metrics-f1.jsonl"
+
+
+def test_fits_at_the_same_time_have_files_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tracker = JsonLinesTracker()
+    first, second = tracker.new(), tracker.new()
+    for fit, name in ((first, "f1"), (second, "f2")):
+        fit.start({}, {RUN_ID_TAG: name})
+    first.epoch(0, {"loss": 1.0})
+    first.epoch(1, {"loss": 0.5})
+    lines = [
+        len((tmp_path / f"spark_dlobd-metrics-{name}.jsonl").read_text().splitlines())
+        for name in ("f1", "f2")
+    ]
+    assert lines == [3, 1]
 
 
 def test_spool_reads_on_from_an_offset() -> None:
