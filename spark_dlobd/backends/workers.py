@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_FLOPS_PER_CORE = 2e10
+from spark_dlobd.backends.guess import computing_seconds, step_seconds
+
 _START_S = 5.0
 """What a gang takes longer to start than the driver's own process."""
-_BYTES_PER_S = 1e9
-_SYNCHRONIZE_S = {"shuffle": 0.05}
-_SYNCHRONIZE_OTHERS_S = 0.002
 _LEAST_ROWS = 16
 """Of a worker in a step: fewer leave its cores idle."""
 _WORTH = 0.9
@@ -96,15 +94,13 @@ def choose_workers(work: Work, room: Room, backend: str | None) -> tuple[int, st
 
 
 def _seconds(count: int, work: Work, room: Room, backend: str | None) -> float:
-    """Of the training; a forward and a backward pass are three forward passes."""
+    """Of the training."""
     cores = room.driver_cores if count == 1 else count * room.cores_per_slot
-    computing = 6 * work.multiply_adds * work.rows * work.epochs / (cores * _FLOPS_PER_CORE)
+    computing = computing_seconds(work.multiply_adds, work.rows * work.epochs, cores)
     if count == 1:
         return computing
     steps = work.epochs * -(-work.rows // work.batch_size)
-    moved = 2 * (count - 1) / count * 4 * work.weights / _BYTES_PER_S
-    waiting = _SYNCHRONIZE_S.get(backend or "", _SYNCHRONIZE_OTHERS_S)
-    return _START_S + computing + steps * (moved + waiting)
+    return _START_S + computing + steps * step_seconds(backend or "", count, 4 * work.weights)
 
 
 def _round(seconds: float) -> str:

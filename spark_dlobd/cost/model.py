@@ -26,8 +26,9 @@ copies of K b bytes within memory:
   servers' update, ``copy(7) / servers``, and the coordinator's work for steps and calls.
 
 compute is linear in the rows, through two sizes that were timed; where workers share a host
-it grows by the factor that was measured with as many at once. An epoch also opens its files
-and merges its metrics.
+it grows by the factor that was measured with as many at once. An epoch, in the sense of
+`report.epochs`, also opens its files and merges its metrics. What a fit may take before
+anything was probed is a matter of `backends.guess`.
 """
 
 from __future__ import annotations

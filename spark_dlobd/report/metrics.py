@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from statistics import median
 from typing import Any
+
+from spark_dlobd.report import epochs
 
 PREFIX = "system/fit/"
 
@@ -15,7 +16,7 @@ def report_metrics(report: Mapping[str, Any]) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        ``seconds``, ``seconds_per_epoch`` and ``rows_per_second`` (medians over epochs),
+        ``seconds``, ``seconds_per_epoch`` and ``rows_per_second`` (as `report.epochs` has them),
         ``seconds_to_target`` and ``bytes_sent_per_step``, all behind ``system/fit/`` and
         rounded to three digits after the point; those that are not known are left out, and
         so are bytes where nothing is sent.
@@ -37,10 +38,7 @@ def report_metrics(report: Mapping[str, Any]) -> dict[str, float]:
 
 def _numbers(report: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
     yield "seconds", report.get("total_seconds")
-    for name, key in (
-        ("seconds_per_epoch", "epoch_seconds"),
-        ("rows_per_second", "rows_per_second"),
-    ):
-        yield name, median(report[key]) if report.get(key) else None
+    yield "seconds_per_epoch", epochs.seconds_per_epoch(report)
+    yield "rows_per_second", epochs.rows_per_second(report)
     yield "seconds_to_target", report.get("seconds_to_target")
     yield "bytes_sent_per_step", report.get("bytes_sent_per_step") or None

@@ -10,7 +10,6 @@ from spark_dlobd.characterize.results.comparison import (
     Measured,
     efficiencies,
     equal,
-    seconds_per_epoch,
     speedups,
     workloads,
 )
@@ -48,7 +47,9 @@ def test_repetitions_are_one_series_and_failures_stay_in() -> None:
     (workload,) = workloads(records)
     runs = workload.series[0].runs[2]
     assert (len(runs.records), len(runs.finished)) == (3, 2)
-    assert runs.measure(seconds_per_epoch) == Measured(5.0, pytest.approx(2**0.5), 2)
+    assert runs.measure(lambda record: record.seconds_per_epoch) == Measured(
+        5.0, pytest.approx(2**0.5), 2
+    )
 
 
 def test_labels_say_what_differs_and_no_more() -> None:

@@ -149,16 +149,16 @@ def test_metrics_are_few_rounded_and_only_what_is_known() -> None:
     report = {
         "seconds": {"train": 3.0},
         "total_seconds": 4.00049,
-        "epoch_seconds": [2.0, 1.0, 4.0],
-        "rows_per_second": [10.0, 20.0],
+        "epoch_seconds": [9.0, 1.0, 4.0],
+        "rows_per_second": [10.0, 20.0, 30.0],
         "training_shares": {"input": 0.25, "compute": None},
         "seconds_to_target": None,
         "bytes_sent_per_step": 38440.0,
     }
     assert report_metrics(report) == {
         "system/fit/seconds": 4.0,
-        "system/fit/seconds_per_epoch": 2.0,
-        "system/fit/rows_per_second": 15.0,
+        "system/fit/seconds_per_epoch": 2.5,
+        "system/fit/rows_per_second": 24.0,
         "system/fit/bytes_sent_per_step": 38440.0,
     }
     assert report_metrics({"bytes_sent_per_step": 0.0}) == {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -24,8 +23,7 @@ class Checked:
     case : Case
         What ran.
     predicted_s, measured_s : float
-        Seconds of an epoch; measured is the median of all epochs but the first, which
-        also traces the model, or that one if there is no other.
+        Seconds of an epoch, as `report.epochs` has them.
     """
 
     case: Case
@@ -108,17 +106,13 @@ def check_predictions(
     checked = []
     for record in records:
         weights = record.report.get("trainable_weights", found.weights)
-        if not record.finished or not record.epoch_seconds or weights != found.weights:
+        measured = record.seconds_per_epoch
+        if not record.finished or measured is None or weights != found.weights:
             continue
         predicted = predict_case(found, record.case)
         if predicted is not None:
-            checked.append(Checked(record.case, predicted, later_epoch_seconds(record)))
+            checked.append(Checked(record.case, predicted, measured))
     return checked
-
-
-def later_epoch_seconds(record: CaseRecord) -> float:
-    """Median seconds of an epoch, without the first where there are more."""
-    return statistics.median(record.epoch_seconds[1:] or record.epoch_seconds)
 
 
 def largest_error(checked: Iterable[Checked]) -> float:

@@ -227,12 +227,6 @@ def equal(one: Measured, other: Measured) -> bool:
     return difference < max(one.std + other.std, EQUAL * max(one.mean, other.mean))
 
 
-def seconds_per_epoch(record: CaseRecord) -> float | None:
-    """Mean over epochs, without the first where there are more: it also traces the model."""
-    steady = record.epoch_seconds[1:] or record.epoch_seconds
-    return sum(steady) / len(steady) if steady else None
-
-
 def speedups(series: Series) -> dict[int, float]:
     """Images per second against the fewest workers: number of workers to ratio."""
     rates = {w: m.mean for w, m in series.measured(lambda r: r.rows_per_second).items()}

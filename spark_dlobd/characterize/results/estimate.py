@@ -3,13 +3,13 @@
 The guess, where nothing like the case has run yet, is the sum of
 
 - starting and ending Spark and its workers, `START_S`;
-- reading and training: a fixed time a row, and three times the multiply-adds of a
-  forward pass at `FLOPS_PER_CORE` on as many cores as there are workers and cores;
-- for each step the time of the transport, `STEP_S`, and its gradients at
-  `BYTES_PER_S` or the rate of the emulated link;
+- reading, a fixed time a row, and training: the computing and the steps of
+  `backends.guess`, on as many cores as there are workers and cores, with the rate of the
+  emulated link if there is one;
 - testing: a start, and a fixed time a row.
 
-It is meant to tell minutes from hours, and is replaced by measurements as they come.
+It is meant to tell minutes from hours, and is replaced by measurements as they come. Of
+training alone, on a cluster that was probed, `cost.model` predicts more.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from statistics import mean
 
+from spark_dlobd.backends.guess import BYTES_PER_S, computing_seconds, step_seconds
 from spark_dlobd.characterize.results.record import CaseRecord
 from spark_dlobd.characterize.subjects.datasets import get_dataset
 from spark_dlobd.characterize.subjects.models import get_model
@@ -29,26 +30,6 @@ START_S = 22.0
 HOSTS_START_S = 12.0
 TEST_START_S = 8.0
 READ_S_PER_ROW = 1e-4
-FLOPS_PER_CORE = 2e10
-BYTES_PER_S = 5e8
-STEP_S = {
-    "local": 0.0,
-    "horovod": 0.003,
-    "collective": 0.004,
-    "parameter_server": 0.01,
-    "shuffle": 0.09,
-}
-"""Seconds a step that the backend takes for other things than computing and sending."""
-
-MULTIPLY_ADDS = {
-    "softmax": 7_840,
-    "lenet": 2_293_000,
-    "cifar10_quick": 12_298_240,
-    "vgg16": 313_725_952,
-    "alexnet": 1_131_201_056,
-    "googlenet": 1_581_658_112,
-}
-"""Of the forward pass of one image, convolutions and dense layers alone."""
 
 
 class Estimates:
@@ -94,29 +75,21 @@ class Estimates:
 
     def _guess(self, case: Case) -> float:
         rows, test_rows = _rows(case)
-        compute = 6 * MULTIPLY_ADDS[case.model] / FLOPS_PER_CORE
         at_once = 1 if case.backend == "local" else min(case.workers, self._cores)
+        compute = computing_seconds(get_model(case.model).multiply_adds, 1, at_once)
+        read = READ_S_PER_ROW / at_once
         seconds = START_S + (HOSTS_START_S if case.link_mbit else 0.0)
-        seconds += case.epochs * (READ_S_PER_ROW + compute) * rows / at_once
-        seconds += case.epochs * math.ceil(rows / case.batch_size) * step_seconds(case)
+        seconds += case.epochs * (read + compute) * rows
+        seconds += case.epochs * math.ceil(rows / case.batch_size) * case_step_seconds(case)
         # the test rows are seen at each epoch's end and once more
-        seconds += TEST_START_S
-        return seconds + (case.epochs + 1) * test_rows * (READ_S_PER_ROW + compute / 3) / at_once
+        return seconds + TEST_START_S + (case.epochs + 1) * test_rows * (read + compute / 3)
 
 
-def step_seconds(case: Case) -> float:
-    """Guessed seconds a step that are not computing.
-
-    Each worker's link carries the weights about twice: gradients go, weights or sums
-    come back. Of parameter servers one link carries that of all workers.
-    """
-    if case.backend == "local" or (case.workers == 1 and case.backend != "shuffle"):
-        return STEP_S[case.backend]
-    width = 4 if case.compression == "none" else 2
-    carried = 2 * width * get_model(case.model).weights
-    carried *= case.workers if case.backend == "parameter_server" else 1
+def case_step_seconds(case: Case) -> float:
+    """Guessed seconds a step that are not computing."""
+    payload = (4 if case.compression == "none" else 2) * get_model(case.model).weights
     rate = BYTES_PER_S if case.link_mbit is None else case.link_mbit * 1e6 / 8
-    return STEP_S[case.backend] + carried / rate
+    return step_seconds(case.backend, case.workers, payload, rate)
 
 
 def _rows(case: Case) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from spark_dlobd.characterize.sweep.case import Case
 from spark_dlobd.errors import PersistenceError
+from spark_dlobd.report import epochs
 
 SCHEMA_VERSION = 1
 STATUSES = ("finished", "failed", "timed out")
@@ -94,11 +95,13 @@ class CaseRecord:
 
     @property
     def rows_per_second(self) -> float | None:
-        """Images per second over all epochs but the first, which also traces the model."""
-        rates = [float(value) for value in self.report.get("rows_per_second") or ()]
-        steady = rates[1:] or rates
-        # rows are equal in every epoch, so the mean rate is the harmonic one
-        return len(steady) / sum(1 / rate for rate in steady) if steady else None
+        """Images per second, as `report.epochs` has it."""
+        return epochs.rows_per_second(self.report)
+
+    @property
+    def seconds_per_epoch(self) -> float | None:
+        """Of an epoch, as `report.epochs` has it."""
+        return epochs.seconds_per_epoch(self.report)
 
     @property
     def accuracy_over_time(self) -> list[tuple[float, float]]:

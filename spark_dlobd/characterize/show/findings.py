@@ -14,7 +14,6 @@ from spark_dlobd.characterize.results.comparison import (
     efficiencies,
     equal,
     link_rate,
-    seconds_per_epoch,
     workloads,
 )
 from spark_dlobd.characterize.results.record import CaseRecord
@@ -122,7 +121,7 @@ def _more_workers(workload: Workload) -> Iterator[Finding]:
     paying: dict[int, list[str]] = {}
     most, fewest = 0, 0
     for one in workload.distributed:
-        seconds = one.measured(seconds_per_epoch)
+        seconds = one.measured(lambda record: record.seconds_per_epoch)
         if len(seconds) > 1:
             paying.setdefault(last_that_pays(seconds), []).append(one.label)
             most, fewest = max(most, *seconds), min(seconds)
@@ -216,7 +215,7 @@ def _fastest_by_workers(workload: Workload, backend: str) -> dict[int, tuple[str
     fastest: dict[int, tuple[str, Measured]] = {}
     for one in workload.series:
         if one.case.backend == backend and one.case.link_mbit is None:
-            for workers, mean in one.measured(seconds_per_epoch).items():
+            for workers, mean in one.measured(lambda record: record.seconds_per_epoch).items():
                 if workers not in fastest or mean.mean < fastest[workers][1].mean:
                     fastest[workers] = (one.label, mean)
     return fastest
@@ -224,7 +223,7 @@ def _fastest_by_workers(workload: Workload, backend: str) -> dict[int, tuple[str
 
 def _transports(workload: Workload) -> Iterator[Finding]:
     workers = workload.most_workers
-    ranked = _ranked(workload.distributed, workers, seconds_per_epoch)
+    ranked = _ranked(workload.distributed, workers, lambda record: record.seconds_per_epoch)
     if workers < 2 or len(ranked) < 2:
         return
     (first, best), (second, next_best), (last, slowest) = ranked[0], ranked[1], ranked[-1]
@@ -268,7 +267,7 @@ def _links(workload: Workload) -> Iterator[Finding]:
     """How much a slower link costs each stack, on the most workers."""
     by_stack: dict[str, dict[int, Measured]] = {}
     for one in workload.distributed:
-        mean = one.measured(seconds_per_epoch).get(workload.most_workers)
+        mean = one.measured(lambda record: record.seconds_per_epoch).get(workload.most_workers)
         if one.case.link_mbit and mean is not None:
             by_stack.setdefault(one.stack, {})[one.case.link_mbit] = mean
     by_rates: dict[tuple[int, int], list[str]] = {}

@@ -13,7 +13,6 @@ from spark_dlobd.characterize.results.comparison import (
     Series,
     Workload,
     efficiencies,
-    seconds_per_epoch,
 )
 from spark_dlobd.characterize.results.record import CaseRecord
 from spark_dlobd.characterize.show import style
@@ -65,7 +64,7 @@ def protocols(workload: Workload) -> Figure | None:
         (one, mean)
         for one in workload.distributed
         if workers in one.runs
-        and (mean := one.runs[workers].measure(seconds_per_epoch)) is not None
+        and (mean := one.runs[workers].measure(lambda record: record.seconds_per_epoch)) is not None
     ]
     if len(found) < 2 or workers < 2:
         return None

@@ -13,7 +13,6 @@ from spark_dlobd.characterize.results.comparison import (
     Series,
     Workload,
     efficiencies,
-    seconds_per_epoch,
     workloads,
 )
 from spark_dlobd.characterize.results.record import CaseRecord
@@ -144,7 +143,7 @@ def _row(one: Series, runs: Runs, efficiency: float | None, target: float) -> Ro
     )
     cells = (
         _number(runs.measure(lambda record: record.seconds)),
-        _number(runs.measure(seconds_per_epoch)),
+        _number(runs.measure(lambda record: record.seconds_per_epoch)),
         _number(runs.measure(lambda record: record.rows_per_second)),
         "" if shown is None else f"{100 * shown:.0f} %",
         _number(runs.measure(lambda record: record.seconds_to(target))),

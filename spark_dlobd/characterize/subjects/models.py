@@ -32,6 +32,8 @@ class ModelEntry:
         Fully connected layers, the output included.
     weights : int
         Parameters, those of batch normalization that are not trained included.
+    multiply_adds : int
+        Of the forward pass of one image, convolutions and dense layers alone.
     learning_rate : float
         Of the Adam optimizer, low enough that the model learns.
     data : str
@@ -47,6 +49,7 @@ class ModelEntry:
     convolutions: int
     dense: int
     weights: int
+    multiply_adds: int
     learning_rate: float
     data: str
     network: Callable[[tuple[int, ...], int], Any]
@@ -71,26 +74,28 @@ _MODELS = {
     entry.name: entry
     for entry in (
         ModelEntry(
-            "softmax", "SoftMax Regression", (28, 28, 1), 10, 0, 1, 7_850, 1e-3, "mnist",
+            "softmax", "SoftMax Regression", (28, 28, 1), 10, 0, 1, 7_850, 7_840, 1e-3, "mnist",
             networks.softmax_regression,
         ),
         ModelEntry(
-            "lenet", "LeNet", (28, 28, 1), 10, 2, 2, 431_080, 1e-3, "mnist", networks.lenet
+            "lenet", "LeNet", (28, 28, 1), 10, 2, 2, 431_080, 2_293_000, 1e-3, "mnist",
+            networks.lenet,
         ),
         ModelEntry(
-            "cifar10_quick", "CIFAR-10 Quick", (32, 32, 3), 10, 3, 1, 89_578, 1e-3, "cifar10",
-            networks.cifar10_quick,
+            "cifar10_quick", "CIFAR-10 Quick", (32, 32, 3), 10, 3, 1, 89_578, 12_298_240, 1e-3,
+            "cifar10", networks.cifar10_quick,
         ),
         ModelEntry(
-            "vgg16", "VGG-16", (32, 32, 3), 10, 13, 3, 15_262_026, 1e-3, "cifar10", networks.vgg16
+            "vgg16", "VGG-16", (32, 32, 3), 10, 13, 3, 15_262_026, 313_725_952, 1e-3,
+            "cifar10", networks.vgg16,
         ),
         ModelEntry(
-            "alexnet", "AlexNet", (256, 256, 3), 10, 5, 3, 58_322_314, 1e-4, "imagenet",
-            networks.alexnet,
+            "alexnet", "AlexNet", (256, 256, 3), 10, 5, 3, 58_322_314, 1_131_201_056, 1e-4,
+            "imagenet", networks.alexnet,
         ),
         ModelEntry(
-            "googlenet", "GoogLeNet", (256, 256, 3), 10, 21, 1, 5_983_802, 1e-3, "imagenet",
-            networks.googlenet,
+            "googlenet", "GoogLeNet", (256, 256, 3), 10, 21, 1, 5_983_802, 1_581_658_112, 1e-3,
+            "imagenet", networks.googlenet,
         ),
     )
 }  # fmt: skip
