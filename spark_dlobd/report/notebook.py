@@ -5,13 +5,15 @@ Runs on the driver. Self-contained HTML in the colours of the notebook, light or
 
 from __future__ import annotations
 
-from html import escape
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spark_dlobd.job.network import Network, OutputSpec
-from spark_dlobd.report import blocks, words
+from spark_dlobd.report import pieces, words
 from spark_dlobd.report.facts import fact_rows
 from spark_dlobd.report.network import network_facts
+from spark_dlobd.report.pages import render
+from spark_dlobd.report.pieces import Head
 
 
 def model_repr(model: Any, network: Network | None) -> str:
@@ -35,13 +37,12 @@ def model_html(model: Any, network: Network | None) -> str:
         report["network"] = facts
     if not facts:
         advice = "DLEstimator.fit(df) returns one that has a network; setModel() gives it one."
-        return _view([_title("DLModel without a network"), _soft(advice)], [])
+        return _view(Head("DLModel without a network", advice))
     rows = [("task", _task(model)), *fact_rows(report)]
     if whole:
-        parts = [blocks.head(report, kind="DLModel"), blocks.limit(report), blocks.curves(report)]
-        return _view(parts, rows, folded=True)
+        return _view(pieces.report_head(report, kind="DLModel"), rows, report)
     trained = words.how_text(report) if report.get("backend") else "not trained here"
-    return _view([_title(f"DLModel: {words.network_text(facts)}"), _soft(trained)], rows)
+    return _view(Head(f"DLModel: {words.network_text(facts)}", trained), rows)
 
 
 def estimator_repr(estimator: Any, network: Network | None) -> str:
@@ -60,7 +61,7 @@ def estimator_html(estimator: Any, network: Network | None) -> str:
         if value is not None
     ]
     told = ", ".join(f"{name} {value}" for name, value in _settings(estimator).items())
-    return _view([_title(f"DLEstimator: {_network_of(network)}"), _soft(told)], rows)
+    return _view(Head(f"DLEstimator: {_network_of(network)}", told), rows)
 
 
 def _network_of(network: Network | None) -> str:
@@ -95,16 +96,15 @@ def _meaning(output: OutputSpec) -> str:
     return f"{2 if output.problem == 'binary' else output.units} classes"
 
 
-def _title(text: str) -> str:
-    return f"<h1>{escape(text)}</h1>"
-
-
-def _soft(text: str) -> str:
-    return f'<p class="soft">{escape(text)}</p>'
-
-
-def _view(parts: list[str], rows: list[tuple[str, str]], folded: bool = False) -> str:
-    facts = blocks.table(rows)
-    if facts and folded:
-        facts = f"<details><summary>facts</summary>{facts}</details>"
-    return f'<style>{blocks.STYLE}</style><div class="spark-dlobd">{"".join(parts)}{facts}</div>'
+def _view(
+    head: Head, rows: Sequence[tuple[str, str]] = (), report: Mapping[str, Any] | None = None
+) -> str:
+    """Facts are folded below what a report has."""
+    return render(
+        "spark_dlobd.report/notebook.html.j2",
+        head=head,
+        limit=pieces.limit_text(report) if report else "",
+        curves=pieces.curves(report) if report else [],
+        facts=rows,
+        folded=report is not None,
+    )

@@ -11,9 +11,10 @@ from spark_dlobd.job.target import Target
 from spark_dlobd.report import words
 from spark_dlobd.report.build import Settings, build_report
 from spark_dlobd.report.facts import fact_rows, phase_rows
+from spark_dlobd.report.look import svg
 from spark_dlobd.report.observed import Observed
 from spark_dlobd.report.page import report_page
-from spark_dlobd.report.plots import curves_over_time, shares_bars, svg
+from spark_dlobd.report.plots import curves_over_time, shares_bars
 from spark_dlobd.report.schema import FitReport, Measurements
 
 NETWORK = {"name": "lenet", "class": "Sequential", "layers": ["Dense 10"], "weights": 38440}
@@ -193,7 +194,7 @@ def test_pictures_take_the_colour_of_the_text_around_them_and_change_nothing_els
     drawn = [svg(figure) for figure in (*curves_over_time(_report()), *shares_bars(_report()))]
     assert len(drawn) == 4
     for picture in drawn:
-        assert "currentColor" in picture and "#010203" not in picture
+        assert "currentColor" in picture and "#24292f" not in picture
         assert "<style" not in picture and "DejaVu" not in picture
         assert picture.startswith("<svg") and " width=" not in picture.split(">")[0]
         assert len(picture) < 15_000

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spark_dlobd.characterize.results.comparison import Workload, workloads
 from spark_dlobd.characterize.results.record import CaseRecord
 from spark_dlobd.characterize.show import plots
+from spark_dlobd.report import look
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,19 +52,11 @@ class Drawn:
 
     def png(self) -> bytes:
         """The picture as a PNG file."""
-        return self._saved("png", {})
+        return look.picture(self.figure, "png", self.name)
 
-    def svg(self) -> str:
-        """The picture as an SVG file, the same text for the same results."""
-        return self._saved("svg", {"Date": None}).decode("utf-8")
-
-    def _saved(self, kind: str, metadata: dict[str, Any]) -> bytes:
-        from matplotlib import rc_context
-
-        buffer = io.BytesIO()
-        with rc_context({"svg.hashsalt": self.name}):
-            self.figure.savefig(buffer, format=kind, metadata=metadata)
-        return buffer.getvalue()
+    def svg(self) -> bytes:
+        """The picture as an SVG file, the same for the same results."""
+        return look.picture(self.figure, "svg", self.name)
 
 
 def draw_figures(records: Iterable[CaseRecord], target: float = TARGET_ACCURACY) -> list[Drawn]:
@@ -88,7 +80,7 @@ def save_figures(drawn: Sequence[Drawn], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for one in drawn:
-        for suffix, content in (("png", one.png()), ("svg", one.svg().encode())):
+        for suffix, content in (("png", one.png()), ("svg", one.svg())):
             path = folder / f"{one.name}.{suffix}"
             path.write_bytes(content)
             paths.append(path)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import statistics
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,12 @@ from spark_dlobd.characterize.show.verdict import Contest, contests, verdict
 from spark_dlobd.characterize.subjects.datasets import get_dataset
 from spark_dlobd.characterize.subjects.models import get_model
 from spark_dlobd.characterize.sweep.transports import get_transport
+from spark_dlobd.report import look
+from spark_dlobd.report.pages import render
 
 __all__ = ["render_page", "write_page"]
 
-_TEMPLATE = "page.html.j2"
+_TEMPLATE = "spark_dlobd.characterize.show/page.html.j2"
 _MACHINE_FIRST = ("cpu", "cores", "memory_gib", "gpus", "hosts", "os", "python")
 
 
@@ -69,18 +69,13 @@ def render_page(
     drawn : sequence of Drawn, optional
         Figures, where they were drawn already.
     """
-    import jinja2
-
     records = list(records)
     if drawn is None:
         drawn = draw_figures(records, target)
     found = contests(records)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    return environment.from_string(source).render(
-        name=name,
+    return render(
+        _TEMPLATE,
+        title=name,
         when=_when(records),
         verdict=verdict(found),
         contests=[_bars(contest) for contest in found],
@@ -134,9 +129,11 @@ def _topics(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 
 def _groups(drawn: Sequence[Drawn]) -> list[dict[str, Any]]:
     """Figures by kind, so that models stand side by side; of one model, all together."""
+    from markupsafe import Markup
+
     kinds: dict[str, list[dict[str, Any]]] = {}
     for one in drawn:
-        data = base64.b64encode(one.svg().encode()).decode()
+        described = f"{one.kind}, {one.subject}. {one.caption}"
         kinds.setdefault(one.kind, []).append(
             {
                 "name": one.name,
@@ -144,7 +141,7 @@ def _groups(drawn: Sequence[Drawn]) -> list[dict[str, Any]]:
                 "subject": one.subject,
                 "caption": one.caption,
                 "generated": one.generated,
-                "source": f"data:image/svg+xml;base64,{data}",
+                "picture": Markup(look.svg(one.figure, described)),
             }
         )
     folded = kinds.pop(UTILIZATION, [])

@@ -16,6 +16,7 @@ from spark_dlobd.characterize.results.comparison import (
 )
 from spark_dlobd.characterize.results.record import CaseRecord
 from spark_dlobd.characterize.show import style
+from spark_dlobd.report import look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +31,7 @@ def end_to_end(workload: Workload) -> Figure | None:
     counts = sorted({workers for one in workload.series for workers in one.runs})
     if not workload.most_workers:
         return None
-    figure, (axes,) = style.new_figure(height=4.1)
+    figure, (axes,) = look.new_figure(height=4.1, grid="y")
     width = 0.82 / len(workload.series)
     for number, one in enumerate(workload.series):
         seconds = one.measured(lambda record: record.seconds)
@@ -69,7 +70,7 @@ def protocols(workload: Workload) -> Figure | None:
     if len(found) < 2 or workers < 2:
         return None
     found.sort(key=lambda pair: pair[1].mean)
-    figure, (axes,) = style.new_figure(height=1.2 + 0.42 * len(found))
+    figure, (axes,) = look.new_figure(height=1.2 + 0.42 * len(found), grid="x")
     longest = max(mean.mean + mean.std for _, mean in found)
     for place, (one, mean) in enumerate(found):
         axes.barh(
@@ -82,12 +83,10 @@ def protocols(workload: Workload) -> Figure | None:
             **style.bar_style(one),
         )
         end = mean.mean + mean.std + 0.015 * longest
-        axes.text(end, place, _seconds(mean.mean), va="center", fontsize=8.5, color=style.INK)
+        look.note(axes, end, place, _seconds(mean.mean), va="center")
     axes.set_yticks(range(len(found)), [_in_two_lines(one.label) for one, _ in found])
     axes.set_xlim(0, 1.14 * longest)
     axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.grid(axis="x", alpha=0.25, linewidth=0.6)
     axes.set_xlabel(f"seconds per epoch, {workers} workers")
     return figure
 
@@ -97,7 +96,7 @@ def accuracy_over_time(workload: Workload, target: float) -> Figure | None:
     found = _at_most_workers(workload, lambda record: record.accuracy_over_time)
     if not found:
         return None
-    figure, (axes,) = style.new_figure()
+    figure, (axes,) = look.new_figure(height=3.9, grid="y")
     for one, runs in found:
         label: str | None = one.label
         for record in runs.finished:
@@ -111,10 +110,10 @@ def accuracy_over_time(workload: Workload, target: float) -> Figure | None:
                     **style.line_style(one, len(points)),
                 )  # fmt: skip
                 label = None
-    axes.axhline(100 * target, color=style.FAINT, linewidth=1, linestyle=(0, (2, 2)))
-    axes.annotate(
-        f"target {100 * target:g} %", (0.01, 100 * target), xycoords=("axes fraction", "data"),
-        ha="left", va="bottom", fontsize=8, color=style.FAINT,
+    axes.axhline(100 * target, color=look.FAINT, linewidth=1, linestyle=(0, (2, 2)))
+    look.note(
+        axes, 0.01, 100 * target, f"target {100 * target:g} %", va="bottom", color=look.FAINT,
+        transform=axes.get_yaxis_transform(),
     )  # fmt: skip
     axes.set_xlim(left=0)
     axes.margins(y=0.08)
@@ -129,7 +128,7 @@ def accumulated_epochs(workload: Workload) -> Figure | None:
     found = _at_most_workers(workload, lambda record: record.epoch_seconds)
     if not found:
         return None
-    figure, (axes,) = style.new_figure()
+    figure, (axes,) = look.new_figure(height=3.9, grid="y")
     for one, runs in found:
         sums = [list(accumulate(record.epoch_seconds)) for record in runs.finished]
         shortest = min(len(values) for values in sums if values)
@@ -143,7 +142,7 @@ def accumulated_epochs(workload: Workload) -> Figure | None:
             label=one.label,
             **style.line_style(one, shortest),
         )
-    _whole_numbers(axes)
+    look.whole_numbers(axes)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"accumulated seconds, {_workers_text(found)}")
@@ -160,7 +159,7 @@ def scalability(workload: Workload) -> Figure | None:
     shown = {number: rate for number, rate in rates.items() if len(rate) > 1}
     if not shown:
         return None
-    figure, (above, below) = style.new_figure(rows=2, height=5.0)
+    figure, (above, below) = look.new_figure(rows=2, height=5.0, grid="y")
     counts = sorted({workers for rate in shown.values() for workers in rate})
     for number, rate in shown.items():
         one = workload.distributed[number]
@@ -178,7 +177,7 @@ def scalability(workload: Workload) -> Figure | None:
         below.plot(list(percent), list(percent.values()), **style.line_style(one))
     above.set_ylim(bottom=0)
     above.set_ylabel("images/s (dotted: ideal)")
-    below.axhline(100, color=style.FAINT, linewidth=0.8, linestyle=(0, (1, 2)))
+    below.axhline(100, color=look.FAINT, linewidth=0.8, linestyle=(0, (1, 2)))
     below.set_ylim(bottom=0)
     below.set_ylabel("efficiency (%)")
     below.set_xlabel("workers")
@@ -195,23 +194,21 @@ def time_parts(workload: Workload) -> Figure | None:
     found = _at_most_workers(workload, lambda record: record.shares)
     if not found:
         return None
-    figure, (axes,) = style.new_figure(height=1.7 + 0.42 * len(found))
+    figure, (axes,) = look.new_figure(height=1.7 + 0.42 * len(found), grid="x")
     for place, (_, runs) in enumerate(found):
         left = 0.0
-        for part, color in style.PARTS.items():
+        for part, color in look.PARTS.items():
             share = 100 * _mean_share(runs, part)
             axes.barh(
-                place, share, 0.66, left=left, color=color, edgecolor="white", linewidth=0.5,
+                place, share, 0.66, left=left, color=color,
                 label=part.replace("_", "-") if place == 0 else None,
             )  # fmt: skip
             left += share
     axes.set_yticks(range(len(found)), [_in_two_lines(one.label) for one, _ in found])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
-    axes.grid(axis="y", visible=False)
     axes.set_xlabel(f"% of the steps' time, {_workers_text(found)}")
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
+    style.legend(figure, axes, columns=3)
     return figure
 
 
@@ -230,14 +227,14 @@ def utilization(runs: Runs) -> Figure | None:
     if samples is None:
         return None
     panels = [panel for panel in _PANELS if any(panel[1][0] in series for series in samples)]
-    figure, all_axes = style.new_figure(rows=len(panels), height=0.9 + 1.55 * len(panels))
+    figure, all_axes = look.new_figure(rows=len(panels), height=0.9 + 1.55 * len(panels), grid="y")
     for axes, (title, names, unit) in zip(all_axes, panels, strict=True):
         for series in samples:
             parts = [series[name] for name in names if name in series]
             axes.plot(
                 series["seconds"][: len(parts[0])] if parts else [],
                 [sum(values) / unit for values in zip(*parts, strict=True)],
-                color=style.RANKS[series["rank"] % len(style.RANKS)],
+                color=look.LINES[series["rank"] % len(look.LINES)],
                 linewidth=1.2,
                 label=f"rank {series['rank']}",
             )
@@ -245,8 +242,7 @@ def utilization(runs: Runs) -> Figure | None:
         axes.set_ylabel(title)
     all_axes[-1].set_xlim(left=0)
     all_axes[-1].set_xlabel("seconds since the fit began")
-    handles, labels = all_axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8.5)
+    style.legend(figure, all_axes[0], columns=4)
     return figure
 
 
@@ -280,21 +276,15 @@ def _in_two_lines(label: str) -> str:
 
 
 def _mark_failure(axes: Axes, place: float, runs: Runs) -> None:
-    axes.text(
-        place, 0.012, runs.records[-1].status, transform=axes.get_xaxis_transform(), rotation=90,
-        ha="center", va="bottom", fontsize=8, color="#b42318",
+    look.note(
+        axes, place, 0.012, runs.records[-1].status, transform=axes.get_xaxis_transform(),
+        rotation=90, ha="center", va="bottom", color=look.FAILED,
     )  # fmt: skip
 
 
 def _workers_text(found: Sequence[tuple[Series, Runs]]) -> str:
     workers = found[0][1].case.workers
     return "1 worker" if workers == 1 else f"{workers} workers"
-
-
-def _whole_numbers(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
 
 
 def _seconds(value: float) -> str:
