@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spark_dlobd.backends.guess import computing_seconds, step_seconds
+from spark_dlobd.report.words import about_text
 
 _START_S = 5.0
 """What a gang takes longer to start than the driver's own process."""
@@ -87,10 +88,13 @@ def choose_workers(work: Work, room: Room, backend: str | None) -> tuple[int, st
         seconds = _seconds(count, work, room, backend)
         if count <= most and seconds < _WORTH * best:
             chosen, best = count, seconds
-    told = f"about {_round(alone)} of computing for one worker"
+    told = f"about {about_text(alone)} of computing for one worker"
     if chosen == 1:
         return 1, f"one worker, as {told} does not pay for starting and synchronizing several"
-    return chosen, f"{chosen} of {room.slots} slots, as they make about {_round(best)} of {told}"
+    return (
+        chosen,
+        f"{chosen} of {room.slots} slots, as they make about {about_text(best)} of {told}",
+    )
 
 
 def _seconds(count: int, work: Work, room: Room, backend: str | None) -> float:
@@ -101,9 +105,3 @@ def _seconds(count: int, work: Work, room: Room, backend: str | None) -> float:
         return computing
     steps = work.epochs * -(-work.rows // work.batch_size)
     return _START_S + computing + steps * step_seconds(backend or "", count, 4 * work.weights)
-
-
-def _round(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from spark_dlobd.cost.model import Prediction
+from spark_dlobd.report.words import workers_text
 
 _WORTH = 0.9
 """A further worker has to save a tenth of the time."""
@@ -61,10 +62,10 @@ def explain_choice(
     asked : tuple of str and int
         Backend and number of workers of the estimator.
     """
-    many = "worker" if best.workers == 1 else "workers"
     said = [
-        f"Recommended: {best.label} with {best.workers} {many}, {best.fit_s:.1f} s for the fit "
-        f"({best.start_s:.1f} s of them before the first step), {best.epoch_s:.2f} s an epoch."
+        f"Recommended: {best.label} with {workers_text(best.workers)}, {best.fit_s:.1f} s for "
+        f"the fit ({best.start_s:.1f} s of them before the first step), {best.epoch_s:.2f} s an "
+        "epoch."
     ]
     said += _compared(best, predictions, refused)
     share = best.synchronization_s / (best.compute_s + best.synchronization_s)

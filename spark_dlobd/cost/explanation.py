@@ -9,6 +9,7 @@ from typing import Any
 
 from spark_dlobd.cost.measured import ClusterCost, StepCost
 from spark_dlobd.cost.model import Prediction, Workload
+from spark_dlobd.report.words import bytes_text
 
 SCHEMA_VERSION = 2
 _WIDTH = 96
@@ -160,7 +161,7 @@ def _facts(found: Explanation) -> list[str]:
     network = "one slot, so not measured"
     if cluster.bytes_per_s is not None and cluster.latency_s is not None:
         network = (
-            f"{1e6 * cluster.latency_s:,.0f} us a message, {size(cluster.bytes_per_s)}/s "
+            f"{1e6 * cluster.latency_s:,.0f} us a message, {bytes_text(cluster.bytes_per_s)}/s "
             "between workers"
         )
     lines = {
@@ -168,12 +169,12 @@ def _facts(found: Explanation) -> list[str]:
         f"variables, rows of {_shapes(found.input_shapes)} to {_shapes(found.output_shapes)}",
         "rows": f"{rows}; batches of {work.batch_size:,} over all workers, {work.epochs:,} epochs",
         "cluster": f"{cluster.slots} slots on {cluster.hosts} hosts with "
-        f"{cluster.cores_per_host} cores and {size(cluster.memory_bytes_per_host)} each",
+        f"{cluster.cores_per_host} cores and {bytes_text(cluster.memory_bytes_per_host)} each",
         "network": network,
         "shuffle": f"{1000 * cluster.stage_s:.1f} ms a stage, "
-        f"{size(cluster.stage_bytes_per_s)}/s a worker",
-        "worker": f"about {size(found.memory_bytes_per_worker)} of memory, "
-        f"{size(work.gradient_bytes)} of gradients a step",
+        f"{bytes_text(cluster.stage_bytes_per_s)}/s a worker",
+        "worker": f"about {bytes_text(found.memory_bytes_per_worker)} of memory, "
+        f"{bytes_text(work.gradient_bytes)} of gradients a step",
         "asked for": f"{found.backend} with {found.workers} workers",
     }
     width = max(map(len, lines))
@@ -191,7 +192,7 @@ def _table(found: Explanation) -> list[str]:
                 f"{1000 * one.step_s:,.1f}",
                 f"{one.epoch_s:,.2f}",
                 f"{one.fit_s:,.1f}",
-                size(one.bytes_per_step),
+                bytes_text(one.bytes_per_step),
                 one.limit,
                 _remark(one, found),
             )
@@ -213,17 +214,3 @@ def _remark(one: Prediction, found: Explanation) -> str:
     if not one.fits:
         return f"needs {one.workers} slots"
     return ""
-
-
-def size(count: float) -> str:
-    """Bytes in words.
-
-    Examples
-    --------
-    >>> size(1_724_320), size(25_276_514_304), size(0)
-    ('1.7 MB', '25.3 GB', '0 B')
-    """
-    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= limit:
-            return f"{count / limit:.1f} {unit}"
-    return f"{count:.0f} B"

@@ -10,7 +10,6 @@ import json
 import socket
 import threading
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from spark_dlobd.processes.placement import place_ranks
@@ -74,12 +73,7 @@ class Ring:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for connection in (self._next, self._previous):
             if connection is not None:
                 connection.close()

@@ -21,7 +21,6 @@ import socketserver
 import threading
 import time
 from dataclasses import dataclass
-from types import TracebackType
 
 from spark_dlobd.processes.events import Disconnected, Event
 from spark_dlobd.processes.strangers import MOST_STRANGERS, LimitStrangers
@@ -288,12 +287,7 @@ class EventClient:
     def __enter__(self) -> EventClient:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             self.tell(_Bye())
         except OSError:  # the driver is gone; Spark ends this task

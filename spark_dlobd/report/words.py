@@ -29,6 +29,21 @@ def seconds_text(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def about_text(seconds: float) -> str:
+    """An estimated duration.
+
+    Examples
+    --------
+    >>> about_text(42), about_text(150), about_text(5400), about_text(9000)
+    ('42 s', '2.5 min', '90 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
 def bytes_text(count: float) -> str:
     """A number of bytes.
 
@@ -64,6 +79,11 @@ def count_text(count: int, thing: str) -> str:
     ('1 worker', '1,437 rows')
     """
     return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
+
+
+def workers_text(count: int) -> str:
+    """A number of workers."""
+    return count_text(count, "worker")
 
 
 def fact_text(value: Any) -> str:
@@ -148,7 +168,7 @@ def _rank(name: str) -> tuple[bool, bool]:
 
 def how_text(report: Mapping[str, Any]) -> str:
     """What trained where, e.g. ``backend local, 1 worker, 1,437 rows``."""
-    told = [f"backend {report['backend']}", count_text(report["workers"], "worker")]
+    told = [f"backend {report['backend']}", workers_text(report["workers"])]
     if rows := report.get("rows"):
         told.append(rows_text(rows))
     return ", ".join(told)

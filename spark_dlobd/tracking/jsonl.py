@@ -133,6 +133,20 @@ class RecordTracker(Tracker):
         """Metrics of a whole epoch."""
         self._append(epoch_record(epoch, metrics))
 
+    def finish(
+        self,
+        status: str,
+        history: dict[str, list[float]],
+        report: dict[str, Any],
+        model: Any | None,
+    ) -> None:
+        """End the fit."""
+        self._append(report_record(status, history, report))
+        self._end(status, model)
+
+    def _end(self, status: str, model: Any | None) -> None:
+        """Do what is to be done after the last record."""
+
 
 class JsonLinesTracker(Tracker):
     """Writes every record of fits to a local file, one JSON object a line.
@@ -188,16 +202,6 @@ class JsonLinesRecorder(RecordTracker):
         """Begin a fit."""
         self.path = self.path or kept_path(tags.get(RUN_ID_TAG) or uuid.uuid4().hex)
         self._append(start_record(params, tags))
-
-    def finish(
-        self,
-        status: str,
-        history: dict[str, list[float]],
-        report: dict[str, Any],
-        model: Any | None,
-    ) -> None:
-        """End the fit; the model is not written."""
-        self._append(report_record(status, history, report))
 
     def _append(self, record: Record) -> None:
         assert self.path is not None  # since `start`

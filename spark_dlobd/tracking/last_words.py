@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spark_dlobd.report.words import count_text, workers_text
+
 
 def last_words(
     report: Mapping[str, Any],
@@ -35,14 +37,13 @@ def last_words(
     Backend local, 1 worker (chosen by the user).
     """
     done = max((len(values) for values in history.values()), default=0)
-    count = f"{done} of {epochs}" if done != epochs else str(done)
+    count = f"{done} of " if done != epochs else ""
     metrics = ", ".join(f"{name} {_number(values[-1])}" for name, values in history.items())
-    told = [f"Trained {count} epoch{'s' * (epochs != 1)} in {seconds:.1f} s: {metrics}."]
+    told = [f"Trained {count}{count_text(epochs, 'epoch')} in {seconds:.1f} s: {metrics}."]
     if limit := report.get("limit"):
         told.append(_first_sentence(limit["text"]))
-    workers = report["workers"]
     told.append(
-        f"Backend {report['backend']}, {workers} worker{'s' * (workers != 1)} "
+        f"Backend {report['backend']}, {workers_text(report['workers'])} "
         f"({report['backend_reason']})."
     )
     return told

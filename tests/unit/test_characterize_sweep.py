@@ -7,10 +7,11 @@ import pytest
 from rich.console import Console
 
 from spark_dlobd.backends import registry
-from spark_dlobd.characterize.show.dry_run import announcement, dry_run_table, duration
+from spark_dlobd.characterize.show.dry_run import announcement, dry_run_table
 from spark_dlobd.characterize.sweep.case import Case
 from spark_dlobd.characterize.sweep.spec import Sweep, SweepSpec, transports
 from spark_dlobd.errors import ConfigurationError
+from spark_dlobd.report.words import about_text
 
 
 def spec(**values: Any) -> SweepSpec:
@@ -292,7 +293,7 @@ def test_dry_run_without_an_estimate() -> None:
 
 
 def test_durations() -> None:
-    assert [duration(s) for s in (0, 99, 150, 1200, 7200)] == [
+    assert [about_text(s) for s in (0, 99, 150, 1200, 7200)] == [
         "0 s",
         "99 s",
         "2.5 min",

@@ -74,11 +74,11 @@ def test_the_table_shows_every_prediction_and_the_facts() -> None:
     text = str(explanation())
     lines = text.splitlines()
     assert "lenet: 1,000,000 trainable weights in 8 variables, rows of (28, 28, 1) to (10,)" in text
-    assert "2 slots on 1 hosts with 2 cores and 8.0 GB each" in text
-    assert "about 700.0 MB of memory, 4.0 MB of gradients a step" in text
+    assert "2 slots on 1 hosts with 2 cores and 8.00 GB each" in text
+    assert "about 700.0 MB of memory, 4.00 MB of gradients a step" in text
     row = next(line for line in lines if "horovod, gloo" in line and " 2 " in line)
     # 65 ms of computing and 9.2 ms of allreduce; 100 steps
-    assert row.split()[-6:] == ["87.2", "8.72", "32.7", "4.0", "MB", "compute"]
+    assert row.split()[-6:] == ["87.2", "8.72", "32.7", "4.00", "MB", "compute"]
     assert len([line for line in lines if line.startswith("> ")]) == 1
     assert max(map(len, lines)) <= 120
 

@@ -18,7 +18,8 @@ def test_a_large_training_takes_the_cluster() -> None:
     count, why = choose_workers(WORK, CLUSTER, "horovod")
     assert count == 8
     assert (
-        why == "8 of 8 slots, as they make about 5 min of about 29 min of computing for one worker"
+        why
+        == "8 of 8 slots, as they make about 4.6 min of about 29 min of computing for one worker"
     )
 
 

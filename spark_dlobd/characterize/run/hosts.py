@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from spark_dlobd.errors import ConfigurationError, MissingDependencyError, ResourceError
 from spark_dlobd.processes.linux import die_with_parent, end_process_group
@@ -136,12 +135,7 @@ class EmulatedHosts:
             self._undo = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._undo.close()
 
     def _make_network(self, stack: contextlib.ExitStack) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 from spark_dlobd.characterize.results.record import CaseRecord
 from spark_dlobd.characterize.run.mlflow_runs import MlflowRuns
@@ -54,12 +53,7 @@ class SweepTracking:
         self._attempt(lambda: self._runs.open(self._output.results.read().records), _OPEN_S)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         status = self.status if kind is None else "FAILED"
         self._attempt(lambda: self._runs.close(status), _CASE_S)
 

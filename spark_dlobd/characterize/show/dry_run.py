@@ -10,6 +10,7 @@ from spark_dlobd.characterize.subjects.models import get_model
 from spark_dlobd.characterize.sweep.case import Case
 from spark_dlobd.characterize.sweep.spec import Sweep
 from spark_dlobd.characterize.sweep.transports import get_transport
+from spark_dlobd.report.words import about_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,21 +51,6 @@ def dry_run_table(
     return table
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say them.
-
-    Examples
-    --------
-    >>> duration(42), duration(150), duration(5400), duration(9000)
-    ('42 s', '2.5 min', '90 min', '2.5 h')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
 def _settings(cases: Collection[Case]) -> list[list[Case]]:
     groups: dict[object, list[Case]] = {}
     for case in cases:
@@ -89,7 +75,7 @@ def _row(
         row.append(f"{case.link_mbit} Mbit/s" if case.link_mbit else "own")
     remaining = [case for case in cases if case.id not in done]
     seconds = _total(remaining, estimate)
-    about = "?" if seconds is None else duration(seconds) if remaining else "-"
+    about = "?" if seconds is None else about_text(seconds) if remaining else "-"
     return [*row, str(len(cases)), str(len(cases) - len(remaining)), about]
 
 
@@ -107,8 +93,8 @@ def announcement(
     """Say how much runs and for how long, and what does not; parameters as `dry_run_table`."""
     remaining = [case for case in sweep.cases if case.id not in done]
     seconds = _total(remaining, estimate)
-    about = f", about {duration(seconds)}" if seconds is not None and remaining else ""
-    longest = duration(sum(case.time_limit_s for case in remaining))
+    about = f", about {about_text(seconds)}" if seconds is not None and remaining else ""
+    longest = about_text(sum(case.time_limit_s for case in remaining))
     lines = [
         f"{len(remaining)} of {len(sweep.cases)} runs to do{about}; "
         f"by their time limits {longest} at most."

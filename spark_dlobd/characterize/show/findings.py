@@ -19,6 +19,7 @@ from spark_dlobd.characterize.results.comparison import (
 from spark_dlobd.characterize.results.record import CaseRecord
 from spark_dlobd.characterize.show.figures import TARGET_ACCURACY
 from spark_dlobd.characterize.subjects.models import get_model
+from spark_dlobd.report.words import workers_text
 
 __all__ = ["Finding", "find"]
 
@@ -129,10 +130,10 @@ def _more_workers(workload: Workload) -> Iterator[Finding]:
         return
     labels = {last: _listed(found) for last, found in sorted(paying.items(), reverse=True)}
     if list(paying) == [fewest]:
-        sentence = f"More than {_workers(fewest)} pay with no stack."
+        sentence = f"More than {workers_text(fewest)} pay with no stack."
     elif list(paying) == [most]:
         every = "every stack" if len(paying[most]) > 1 else labels[most]
-        sentence = f"{_workers(most)} pay with {every}."
+        sentence = f"{workers_text(most)} pay with {every}."
     else:
         sentence = (
             f"Workers that pay: {', '.join(f'{w} with {named}' for w, named in labels.items())}."
@@ -168,7 +169,7 @@ def _efficiency(workload: Workload) -> Iterator[Finding]:
             counts = (min(values), max(values))
             by_counts.setdefault(counts, {})[one.label] = values[max(values)]
     sentences = [
-        f"{_workers(most)} are "
+        f"{workers_text(most)} are "
         f"{_range({label: value * most / fewest for label, value in values.items()}, _two_digits)} "
         f"times as fast as {fewest}: efficiency {_range(values, _percent, named=True)}."
         for (fewest, most), values in by_counts.items()
@@ -250,7 +251,7 @@ def _target(workload: Workload, target: float) -> Iterator[Finding]:
     if ranked:
         (first, soonest), (last, latest) = ranked[0], ranked[-1]
         then = "" if first == last else f"; last {last}, {_s(latest)}"
-        sentences.append(f"On {_workers(workers)} first {first}, {_s(soonest)}{then}.")
+        sentences.append(f"On {workers_text(workers)} first {first}, {_s(soonest)}{then}.")
     if never:
         sentences.append(f"Not reached by {_listed(never)}.")
     yield Finding(
@@ -337,7 +338,7 @@ def _failures(groups: list[Workload], records: list[CaseRecord]) -> Iterator[Fin
     if bad:
         sentences = [f"Of {len(records)} runs {' and '.join(bad)}."]
         sentences += [
-            f"{workload.title}, {one.label} on {_workers(workers)}: {_listed(_statuses(runs))}."
+            f"{workload.title}, {one.label} on {workers_text(workers)}: {_listed(_statuses(runs))}."
             for workload in groups
             for one in workload.series
             for workers, runs in one.runs.items()
@@ -373,10 +374,6 @@ def _range(values: Mapping[str, float], text: Callable[[float], str], named: boo
     if named and ends[0] != ends[1]:
         ends = [f"{end} with {label}" for end, label in zip(ends, (low, high), strict=True)]
     return " to ".join(dict.fromkeys(ends))
-
-
-def _workers(count: int) -> str:
-    return "1 worker" if count == 1 else f"{count} workers"
 
 
 def _two_digits(number: float) -> str:

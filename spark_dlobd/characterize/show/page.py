@@ -11,7 +11,6 @@ from typing import Any
 from spark_dlobd.characterize.results.comparison import workloads
 from spark_dlobd.characterize.results.predictions import check_sweep
 from spark_dlobd.characterize.results.record import CaseRecord
-from spark_dlobd.characterize.show.dry_run import duration
 from spark_dlobd.characterize.show.figures import TARGET_ACCURACY, UTILIZATION, Drawn, draw_figures
 from spark_dlobd.characterize.show.findings import Finding, find
 from spark_dlobd.characterize.show.style import color
@@ -22,6 +21,7 @@ from spark_dlobd.characterize.subjects.models import get_model
 from spark_dlobd.characterize.sweep.transports import get_transport
 from spark_dlobd.report import look
 from spark_dlobd.report.pages import render
+from spark_dlobd.report.words import about_text, count_text
 
 __all__ = ["render_page", "write_page"]
 
@@ -179,20 +179,16 @@ def _facts(records: Sequence[CaseRecord]) -> list[str]:
     how_often = "repeated ones as means" if _repeated(records) else "one of each"
     return [
         f"{len(finished)} of {len(records)} runs finished, {how_often}",
-        _counted(len({record.case.model for record in records}), "model"),
-        _counted(len(stacks), "stack"),
+        count_text(len({record.case.model for record in records}), "model"),
+        count_text(len(stacks), "stack"),
         "1 worker" if counts == "1" else f"{counts} workers",
-        f"{duration(sum(record.seconds or 0.0 for record in finished))} measured",
+        f"{about_text(sum(record.seconds or 0.0 for record in finished))} measured",
         *dict.fromkeys(
-            f"{machine['cpu']}, {_counted(machine['cores'], 'core')}"
+            f"{machine['cpu']}, {count_text(machine['cores'], 'core')}"
             for record in records
             if {"cpu", "cores"} <= (machine := record.machine).keys()
         ),
     ]
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _repeated(records: Sequence[CaseRecord]) -> bool:

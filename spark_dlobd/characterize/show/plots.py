@@ -17,6 +17,7 @@ from spark_dlobd.characterize.results.comparison import (
 from spark_dlobd.characterize.results.record import CaseRecord
 from spark_dlobd.characterize.show import style
 from spark_dlobd.report import look
+from spark_dlobd.report.words import workers_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -283,8 +284,7 @@ def _mark_failure(axes: Axes, place: float, runs: Runs) -> None:
 
 
 def _workers_text(found: Sequence[tuple[Series, Runs]]) -> str:
-    workers = found[0][1].case.workers
-    return "1 worker" if workers == 1 else f"{workers} workers"
+    return workers_text(found[0][1].case.workers)
 
 
 def _seconds(value: float) -> str:

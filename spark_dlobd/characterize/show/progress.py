@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from spark_dlobd.characterize.results.estimate import Estimates
 from spark_dlobd.characterize.results.record import CaseRecord
-from spark_dlobd.characterize.show.dry_run import duration
 from spark_dlobd.characterize.sweep.case import Case
+from spark_dlobd.report.words import about_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,12 +58,7 @@ class SweepProgress:
             self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bars is not None:
             self._bars.stop()
 
@@ -74,8 +68,8 @@ class SweepProgress:
             return
         estimates = Estimates(records)
         remaining = sum(estimates.seconds(other) for other in self._remaining)
-        self._bars.update(self._all, about=f"about {duration(remaining)} to go")
-        about = f"of about {duration(estimates.seconds(case))}"
+        self._bars.update(self._all, about=f"about {about_text(remaining)} to go")
+        about = f"of about {about_text(estimates.seconds(case))}"
         self._one = self._bars.add_task(case.id, total=1, about=about)
 
     def ended(self, record: CaseRecord) -> None:
@@ -103,7 +97,7 @@ def outcome(record: CaseRecord) -> str:
     if not record.finished:
         reason = (record.error or "").split("\n", 1)[0]
         return f"{record.case.id} {record.status}: {reason}"
-    parts = [] if record.seconds is None else [duration(record.seconds)]
+    parts = [] if record.seconds is None else [about_text(record.seconds)]
     if record.rows_per_second is not None:
         parts.append(f"{record.rows_per_second:,.0f} images/s")
     if record.test_accuracy is not None:

@@ -14,6 +14,7 @@ from spark_dlobd.characterize.results.comparison import (
     workloads,
 )
 from spark_dlobd.characterize.results.record import CaseRecord
+from spark_dlobd.report.words import workers_text
 
 __all__ = ["Contest", "Entry", "contests", "verdict"]
 
@@ -51,7 +52,7 @@ class Entry:
     @property
     def title(self) -> str:
         """Stack and workers, e.g. ``Spark shuffle, 2 workers``."""
-        return self.stack if self.local else f"{self.stack}, {_workers(self.workers)}"
+        return self.stack if self.local else f"{self.stack}, {workers_text(self.workers)}"
 
     @property
     def number(self) -> str:
@@ -205,8 +206,4 @@ def _how(entry: Entry, with_workers: bool = True) -> str:
     named = entry.stack
     if named.startswith("Parameter"):  # no name of a product
         named = named[0].lower() + named[1:]
-    return f"with {named}{f' on {_workers(entry.workers)}' if with_workers else ''}"
-
-
-def _workers(count: int) -> str:
-    return "1 worker" if count == 1 else f"{count} workers"
+    return f"with {named}{f' on {workers_text(entry.workers)}' if with_workers else ''}"

@@ -16,7 +16,6 @@ from spark_dlobd.tracking.jsonl import (
     RecordTracker,
     Spool,
     kept_path,
-    report_record,
     start_record,
 )
 from spark_dlobd.tracking.mlflow.place import MlflowPlace
@@ -113,17 +112,10 @@ class MlflowRecorder(RecordTracker):
         self._delivery = Delivery(self._spool, self._sink, settings.limits)
         self._delivery.start()
 
-    def finish(
-        self,
-        status: str,
-        history: dict[str, list[float]],
-        report: dict[str, Any],
-        model: Any | None,
-    ) -> None:
+    def _end(self, status: str, model: Any | None) -> None:
         """Deliver the rest, log the model and end the run, within the limits."""
         if self._spool is None or self._sink is None or self._delivery is None:
             return
-        self._append(report_record(status, history, report))
         error = self._delivery.finish(status, model)
         if error is None:
             self._spool.discard()
@@ -139,10 +131,7 @@ class MlflowRecorder(RecordTracker):
 
     def ids(self) -> dict[str, str]:
         """Return ``mlflow_run_id`` and ``mlflow_model_id``, as far as MLflow has them."""
-        found = {
-            "mlflow_run_id": self.recorded.run_id,
-            "mlflow_model_id": self.recorded.model_id,
-        }
+        found = {"mlflow_run_id": self.recorded.run_id, "mlflow_model_id": self.recorded.model_id}
         return {name: value for name, value in found.items() if value is not None}
 
     def last_words(self) -> list[str]:

@@ -48,7 +48,7 @@ def run_name(params: Mapping[str, Any], tags: Mapping[str, str], began: float) -
     """
     told = [(params.get("network") or {}).get("name"), tags.get("backend")]
     if isinstance(workers := params.get("numTrainWorkers"), int):
-        told.append(words.count_text(workers, "worker"))
+        told.append(words.workers_text(workers))
     told.append(datetime.fromtimestamp(began).strftime("%Y-%m-%d %H:%M"))
     return ", ".join(str(part) for part in told if part)
 
