@@ -74,8 +74,10 @@ class Check:
     @property
     def words(self) -> str:
         """What is wrong, for people."""
-        if self.problem == "range" and (self.is_class or self.role == "indicator"):
-            return _OUTSIDE[self.role]
+        if self.is_flag or (self.problem == "range" and self.role == "indicator"):
+            return _OUTSIDE["indicator"]
+        if self.is_class:
+            return _OUTSIDE["label"]
         if self.tensor is not None and self.tensor.stored == "image" and self.problem == "shape":
             return "no image that can be read"
         if self.tensor is not None and self.tensor.beside:
@@ -89,7 +91,13 @@ class Check:
     def is_class(self) -> bool:
         """Whether it is about a label outside the classes."""
         known = self.tensor is not None and self.tensor.num_classes is not None
-        return known and self.problem == "range"
+        return known and self.problem == "range" and not self.is_flag
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it is about an element of a multi-label row that is neither 0 nor 1."""
+        flags = self.tensor is not None and self.tensor.flags
+        return flags and self.problem == "range"
 
     @property
     def use(self) -> str:
@@ -141,7 +149,7 @@ def _checks_of(
 
 
 def _possible(role: str, column: TensorColumn) -> tuple[str, ...]:
-    if column.num_classes is not None:
+    if column.num_classes is not None and not column.shape:
         return ("null", "not_finite", "not_integer", "range")
     if role == "weight":
         return ("null", "not_finite", "negative")
@@ -151,6 +159,8 @@ def _possible(role: str, column: TensorColumn) -> tuple[str, ...]:
         return ("null", "shape")
     whole = ("not_integer", "range") if is_whole(column.dtype) else ()
     length = "shape" if column.nested else "length"
+    if column.flags:
+        return ("null", "null_element", "not_finite", length, "range")
     return ("null", "null_element", "not_finite", length, *whole)
 
 
@@ -234,6 +244,11 @@ def _error(
             " For labels outside the classes: index them with StringIndexer, or give the model "
             "one unit for each class."
         )
+    if any(check.is_flag and counts[check.key] for check in checks):
+        fix += (
+            " A binary loss over several units learns for each label whether it is true; "
+            "problemType='regression' learns other numbers with it."
+        )
     return DataError("\n".join([f"{head}:", *lines, *([fix] if fix else [])]))
 
 
@@ -249,12 +264,11 @@ def _detail(check: Check, counts: Mapping[str, Any]) -> str:
         return f": {counts[f'words_{check.stored}']}"
     if check.problem == "shape":
         return f" (expected shape {column.shape})"
-    if check.is_class:
+    if check.is_class or check.is_flag:
+        classes = column.num_classes or 0
+        expected = "0 or 1" if check.is_flag else f"0 to {classes - 1} for {classes} classes"
         low, high = counts[f"least_{check.stored}"], counts[f"most_{check.stored}"]
-        return (
-            f" (expected 0 to {(column.num_classes or 0) - 1} for {column.num_classes} classes, "
-            f"seen {low:g} to {high:g})"
-        )
+        return f" (expected {expected}, seen {low:g} to {high:g})"
     places = counts.get(f"places_{check.stored}") or ""
     where = ""
     if places:

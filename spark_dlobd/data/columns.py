@@ -164,6 +164,41 @@ def label_column(
     return column
 
 
+def flags_column(
+    schema: T.StructType, name: str, shape: tuple[int, ...], part: str = ""
+) -> TensorColumn:
+    """Describe a label column of flags, 0 or 1 for each label of a row. Runs on the driver.
+
+    Parameters
+    ----------
+    schema : pyspark.sql.types.StructType
+        Schema of the DataFrame.
+    name : str
+        The column: an array or vector.
+    shape : tuple of int
+        One flag for each label.
+    part : str, default ""
+        Name of the output it is for, where there are several.
+
+    Raises
+    ------
+    ConfigurationError
+        The column is missing, ambiguous, of an unsupported type, or of another width.
+    """
+    field = find_field(schema, name, "label")
+    found = field.dataType
+    if isinstance(found, (T.StringType, T.NumericType, T.BooleanType)):
+        raise ConfigurationError(
+            f"The label column '{name}' must hold an array or vector of {shape[0]} flags, 0 or 1 "
+            f"for each label. Got {found.simpleString()}: for one class per row use "
+            "loss='sparse_categorical_crossentropy' with a softmax."
+        )
+    kind, _ = kind_of(field, "label")
+    column = TensorColumn(name, "int32", shape, 2, part=part, flags=True)
+    _check_width(field, kind, column, "label")
+    return column
+
+
 def weight_column(schema: T.StructType, name: str, part: str = "") -> TensorColumn:
     """Describe a column of row weights, one number per row. Runs on the driver.
 

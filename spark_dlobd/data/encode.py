@@ -51,9 +51,9 @@ def seen_fields(columns: ColumnSpec) -> dict[str, str]:
     for name, role, column in zip(columns.stored_names, columns.roles, columns.all, strict=True):
         if column.num_classes is not None:
             found[f"class_{name}"] = "double"
-        elif column.stored == "image":
+        if column.stored == "image":
             found[f"words_{name}"] = "string"
-        elif role != "weight":
+        elif role != "weight" and (column.num_classes is None or column.shape):
             found[f"length_{name}"] = "int"
         if column.beside:
             found[f"place_{name}"] = "int"
@@ -81,7 +81,7 @@ def _pieces(batch: pa.RecordBatch, columns: ColumnSpec) -> Iterator[pa.RecordBat
 
 
 def _widest(columns: ColumnSpec) -> int:
-    return max(column.size for column in columns.inputs)
+    return max(column.row_bytes for column in columns.all)
 
 
 def _encoded(batch: pa.RecordBatch, columns: ColumnSpec) -> pa.RecordBatch:
@@ -137,7 +137,7 @@ def encode_column(source: pa.Array, column: TensorColumn, role: Role = "features
     """
     import pyarrow as pa
 
-    if column.num_classes is not None:
+    if column.num_classes is not None and not column.shape:
         return _class_label(source, column)
     if column.stored == "text":
         return _bytes(source)
@@ -169,8 +169,8 @@ def _class_label(source: pa.Array, column: TensorColumn) -> EncodedColumn:
     nulls = _nulls(source)
     values = _filled(source)
     classes, marks = cast(values, column.dtype)
-    outside = (classes < 0) | (classes >= (column.num_classes or 0))
-    outside |= marks.pop("range", np.zeros(len(values), bool))
+    outside = _outside(classes, marks, column.num_classes or 0)
+    marks.pop("range", None)
     reasons = _flag(nulls, "null") | _flags(marks, ~nulls) | _flag(outside, "range")
     seen = pa.array(values, pa.float64(), mask=~outside)
     offsets = np.arange(len(values) + 1)
@@ -190,6 +190,14 @@ def _list(source: pa.Array, column: TensorColumn) -> EncodedColumn:
     child = source.values.slice(first, last - first)
     offsets = np.subtract(offsets, first)
     values, marks = _cast(child, column)
+    classes = None
+    if column.num_classes is not None:
+        outside = _outside(values, marks, column.num_classes)
+        if column.flags:
+            outside |= marks.pop("not_integer", np.zeros(len(values), bool))
+        marks["range"] = outside
+        classes = _first_of_row(_filled(child), outside, offsets)
+        values = np.where(outside, 0, values)
     reasons, lengths = _checked_lengths(source, offsets, column)
     present = np.ones(len(child), bool)
     if child.null_count:
@@ -200,7 +208,15 @@ def _list(source: pa.Array, column: TensorColumn) -> EncodedColumn:
         reasons |= _flag(_rows_with(elements & present, offsets), problem)
         bad |= elements
     places = _first_places(bad, offsets) if column.beside else None
-    return EncodedColumn(values, offsets, reasons, lengths, places=places)
+    return EncodedColumn(values, offsets, reasons, lengths, classes, places)
+
+
+def _outside(values: NDArray[Any], marks: Marks, classes: int) -> NDArray[np.bool_]:
+    """Which class numbers are none of the classes."""
+    import numpy as np
+
+    outside: NDArray[np.bool_] = (values < 0) | (values >= classes)
+    return outside | marks.get("range", np.zeros(len(values), bool))
 
 
 def _first_places(bad: NDArray[np.bool_], offsets: NDArray[Any]) -> pa.Array:
@@ -208,13 +224,24 @@ def _first_places(bad: NDArray[np.bool_], offsets: NDArray[Any]) -> pa.Array:
     import numpy as np
     import pyarrow as pa
 
-    found = np.flatnonzero(bad)
+    places = np.arange(len(bad)) - np.repeat(offsets[:-1], np.diff(offsets))
+    return _first_of_row(places, bad, offsets).cast(pa.int32())
+
+
+def _first_of_row(
+    values: NDArray[Any], marked: NDArray[np.bool_], offsets: NDArray[Any]
+) -> pa.Array:
+    """The first marked value of each row, as double; null where there is none."""
+    import numpy as np
+    import pyarrow as pa
+
+    found = np.flatnonzero(marked)
     rows, first = np.unique(np.searchsorted(offsets, found, side="right") - 1, return_index=True)
-    places = np.zeros(len(offsets) - 1, np.int32)
-    places[rows] = found[first] - offsets[rows]
-    none = np.ones(len(places), bool)
+    seen = np.zeros(len(offsets) - 1)
+    seen[rows] = values[found[first]]
+    none = np.ones(len(seen), bool)
     none[rows] = False
-    return pa.array(places, pa.int32(), mask=none)
+    return pa.array(seen, mask=none)
 
 
 def _bytes(source: pa.Array) -> EncodedColumn:

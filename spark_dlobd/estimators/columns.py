@@ -208,6 +208,8 @@ def _label(
         _check_pair(loss, schema, name, output.units)
     if output.problem == "binary":
         return data_columns.label_column(schema, name, (), 2, part)
+    if output.problem == "multilabel":
+        return data_columns.flags_column(schema, name, shape, part)
     if output.problem == "multiclass" and not one_hot:
         return data_columns.label_column(schema, name, (), output.units, part)
     return data_columns.label_column(schema, name, shape if output.units > 1 else (), None, part)

@@ -45,7 +45,8 @@ class DLEstimator(Predictor[DLModel], FitSettings, MLReadable["DLEstimator"], ML
         list of columns side by side. Names are those of ``keras.Input``, or the keys where
         inputs are a dict.
     labelCol : str, default "label"
-        Class indices ``0 .. K-1``, numbers, or vectors of several units.
+        Class indices ``0 .. K-1``, numbers, or arrays or vectors of several units; of flags,
+        0 or 1 for each unit, with a binary loss over several.
     labels : dict of str to str, optional
         In place of `labelCol`, for a network of several outputs: the column that each
         learns. An output without a loss needs none.
@@ -62,7 +63,8 @@ class DLEstimator(Predictor[DLModel], FitSettings, MLReadable["DLEstimator"], ML
         ``<output>_probability`` and ``<output>_rawPrediction``: other names for some of them;
         an empty name leaves one out.
     thresholds : list of float, optional
-        The class with the largest probability / threshold is predicted.
+        The class with the largest probability / threshold is predicted; of several labels
+        each whose probability is above its threshold.
     loss, optimizer : str, dict or Keras object, optional
         Override what the model was compiled with. Losses of several outputs are a dict by
         output; one that is not named learns nothing.
@@ -122,7 +124,7 @@ class DLEstimator(Predictor[DLModel], FitSettings, MLReadable["DLEstimator"], ML
         Where the fit is recorded.
     tracker : Tracker, optional
         Replaces the default `MlflowTracker()`. Not persisted.
-    problemType : {"auto", "classification", "regression"}
+    problemType : {"auto", "classification", "multilabel", "regression"}
         What the output means, where the loss does not say.
     predictBatchSize : int, default 256
         Rows the model scores at once.

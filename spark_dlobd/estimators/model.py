@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pyspark.ml.base import PredictionModel
 from pyspark.ml.functions import array_to_vector
@@ -25,6 +25,7 @@ from spark_dlobd.estimators.outputs import (
     num_classes,
     output_field,
     output_fields,
+    prediction_of,
 )
 from spark_dlobd.estimators.params import PredictionParams, by_name
 from spark_dlobd.estimators.persistence import DLModelReader, DLModelWriter
@@ -41,6 +42,7 @@ from spark_dlobd.job.columns import TensorColumn
 from spark_dlobd.job.network import Network, OutputSpec
 from spark_dlobd.processes.worker_interpreter import prepare_workers
 from spark_dlobd.spark import cores_per_task, is_connect
+from spark_dlobd.training.output import Override
 from spark_dlobd.training.signature import Tensor, inputs_of
 
 if TYPE_CHECKING:
@@ -85,9 +87,11 @@ class DLModel(
         Weight of each row, read by `evaluate` alone.
     predictionCol, probabilityCol, rawPredictionCol : str
         Output columns; an empty string leaves one out. A regression has only a
-        prediction: a double, or an array of doubles with several output units.
+        prediction: a double, or an array of doubles with several output units. That of a
+        multi-label network is an array of the indices of predicted labels.
     thresholds : list of float, optional
-        One per class; the class with the largest probability / threshold wins.
+        One per class; the class with the largest probability / threshold wins. Of a
+        multi-label network one per label, which is predicted where its probability is above.
     handleInvalid : {"error", "skip"}, default "error"
         What happens to rows with nulls, another number of elements or values that have no
         place in the network's type (NaN, infinite, fractions for whole numbers), and to
@@ -212,7 +216,10 @@ class DLModel(
 
     @property
     def numClasses(self) -> int | None:
-        """Number of classes; None for a regression, several outputs, and without a network."""
+        """Number of classes, or of labels where each is true or not by itself.
+
+        None for a regression, several outputs, and without a network.
+        """
         if self._fitted is None or len(self._fitted.outputs) > 1:
             return None
         return num_classes(self._fitted.outputs[0].spec)
@@ -235,7 +242,7 @@ class DLModel(
         float, list of float or dict of these
             What `transform` puts into the prediction column: the class, with
             `thresholds` applied, or the number; a list for a regression of several units;
-            of several outputs by name.
+            the list of predicted labels of a multi-label network; of several outputs by name.
 
         Raises
         ------
@@ -252,11 +259,14 @@ class DLModel(
         1.0
         """
         found = self._one_row(value)
-        predictions = {name: one["prediction"][0].tolist() for name, one in found.items()}
+        predictions = {
+            spec.name: prediction_of(found[spec.name]["prediction"][0], spec)
+            for spec in self.fitted().specs
+        }
         return predictions if len(predictions) > 1 else next(iter(predictions.values()))
 
     def predictRaw(self, value: Any) -> DenseVector:
-        """Raw predictions of one row, one for each class; see `predict`.
+        """Raw predictions of one row, one for each class or label; see `predict`.
 
         Raises
         ------
@@ -266,7 +276,7 @@ class DLModel(
         return self._one_row_of_classes(value, "rawPrediction")
 
     def predictProbability(self, value: Any) -> DenseVector:
-        """Probabilities of one row, one for each class; see `predict`.
+        """Probabilities of one row, one for each class or label; see `predict`.
 
         Raises
         ------
@@ -353,7 +363,7 @@ class DLModel(
     def setModel(
         self,
         model: Any,
-        problemType: Literal["auto", "classification", "regression"] = "auto",
+        problemType: Override = "auto",
     ) -> Self:
         """Replace the network; history, report and parent belong to the old one and go.
 
@@ -361,7 +371,7 @@ class DLModel(
         ----------
         model : keras.Model
             Of the same input and output shape as the one it replaces, if there is one.
-        problemType : {"auto", "classification", "regression"}
+        problemType : {"auto", "classification", "multilabel", "regression"}
             What the output means; ``"auto"`` keeps the problem that is known, or reads it
             off the loss the model is compiled with.
 
@@ -379,10 +389,7 @@ class DLModel(
         takes = inputs_of(model)
         keep = old is not None and problemType == "auto"
         if old is not None and keep:
-            regresses = all(spec.problem == "regression" for spec in old.specs)
-            problemType = "regression" if regresses else "auto"
-            if len(old.specs) == 1 and not regresses:
-                problemType = "classification"
+            problemType = _kept_problem(old)
         specs = keras_codec.output_specs(model, config, problemType)
         if old is not None:
             _check_shapes(takes.tensors, specs, old)
@@ -550,6 +557,16 @@ def _check_shapes(
             f"{_listed(wanted[1])} output unit(s), as the one it replaces. Got {_listed(given[0])} "
             f"and {_listed(given[1])}."
         )
+
+
+def _kept_problem(old: FittedNetwork) -> Override:
+    """What the outputs of a network mean that replaces this one."""
+    problems = {spec.problem for spec in old.specs}
+    if problems == {"regression"}:
+        return "regression"
+    if len(old.specs) > 1:
+        return "auto"
+    return "multilabel" if problems == {"multilabel"} else "classification"
 
 
 def _listed(values: Sequence[Any]) -> str:

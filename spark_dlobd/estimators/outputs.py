@@ -25,17 +25,19 @@ OVERFLOW_ADVICE = (
     "Scale the features as for training, look for layers that overflow (exponential, division)"
 )
 _SMALLEST = float(np.finfo(np.float32).tiny)
+NOT_PREDICTED = -1.0
+"""Stands in the place of a label that is not predicted."""
 
 
 def num_classes(output: OutputSpec) -> int | None:
-    """Length of the probability vector; None for a regression."""
+    """Length of the probability vector: classes, or labels; None for a regression."""
     if output.problem == "regression":
         return None
     return 2 if output.problem == "binary" else output.units
 
 
 def check_thresholds(thresholds: Sequence[float] | None, outputs: Sequence[OutputSpec]) -> None:
-    """Raise `ConfigurationError` unless there is one threshold per class, or none at all."""
+    """Raise `ConfigurationError` unless there is one threshold per class or label, or none."""
     if thresholds is not None and len(outputs) > 1:
         raise ConfigurationError(
             f"thresholds are for a network of one output. Got {thresholds!r} for {len(outputs)}: "
@@ -43,8 +45,9 @@ def check_thresholds(thresholds: Sequence[float] | None, outputs: Sequence[Outpu
         )
     classes = num_classes(outputs[0])
     if thresholds is not None and (classes is None or len(thresholds) != classes):
+        each = "label" if outputs[0].problem == "multilabel" else "class"
         raise ConfigurationError(
-            f"thresholds must have one value per class ({classes or 'a regression has none'}). "
+            f"thresholds must have one value per {each} ({classes or 'a regression has none'}). "
             f"Got {thresholds!r}."
         )
 
@@ -52,6 +55,15 @@ def check_thresholds(thresholds: Sequence[float] | None, outputs: Sequence[Outpu
 def output_fields(output: OutputSpec) -> tuple[str, ...]:
     """Which of `OUTPUT_PARAMS` a network gives, in that order."""
     return ("prediction",) if output.problem == "regression" else tuple(OUTPUT_PARAMS)
+
+
+def field_width(output: OutputSpec, field: str) -> int | None:
+    """Elements of one of `output_fields` for a row; None for a number."""
+    if output.problem == "regression":
+        return output.units if output.units > 1 else None
+    if field == "prediction":
+        return output.units if output.problem == "multilabel" else None
+    return num_classes(output)
 
 
 def output_field(
@@ -76,7 +88,7 @@ def output_field(
     if field != "prediction":
         classes = {"ml_attr": {"num_attrs": num_classes(output)}}
         return T.StructField(column, VectorUDT(), True, classes)
-    several = output.problem == "regression" and output.units > 1
+    several = field_width(output, field) is not None
     kind: T.DataType = T.ArrayType(T.DoubleType()) if several else T.DoubleType()
     known = not label_metadata or "ml_attr" in label_metadata
     return T.StructField(
@@ -96,7 +108,8 @@ def derive_outputs(
     output : OutputSpec
         What that means.
     thresholds : sequence of float, optional
-        One per class; the class with the largest probability / threshold wins.
+        One per class; the class with the largest probability / threshold wins. One per
+        label; it is predicted where its probability is above, instead of 0.5.
 
     Returns
     -------
@@ -105,7 +118,9 @@ def derive_outputs(
         with several units. A classification has ``prediction`` of shape
         ``(rows,)``, ``probability`` and ``rawPrediction`` of shape ``(rows,
         classes)``; raw predictions are logits, or the logarithm of the
-        probabilities where the network returns probabilities.
+        probabilities where the network returns probabilities. With several labels all
+        have the shape ``(rows, labels)``, raw predictions are logits, and a prediction is
+        the index of the label in its place, or `NOT_PREDICTED`.
 
     Examples
     --------
@@ -116,6 +131,15 @@ def derive_outputs(
     values = network.reshape(len(network), output.units).astype(np.float64)
     if output.problem == "regression":
         return {"prediction": values[:, 0] if output.units == 1 else values}
+    if output.problem == "multilabel":
+        raw, probability = _logits_and_probabilities(values, output.from_logits)
+        above = probability > (0.5 if thresholds is None else np.asarray(thresholds))
+        indices = np.arange(output.units, dtype=np.float64)
+        return {
+            "prediction": np.where(above, indices, NOT_PREDICTED),
+            "probability": probability,
+            "rawPrediction": raw,
+        }
     raw, probability = (_binary if output.problem == "binary" else _multiclass)(
         values, output.from_logits
     )
@@ -124,6 +148,11 @@ def derive_outputs(
         "probability": probability,
         "rawPrediction": raw,
     }
+
+
+def prediction_of(row: Array, output: OutputSpec) -> Any:
+    """Prediction of one row, as the column has it: a float or a list of floats."""
+    return (row[row != NOT_PREDICTED] if output.problem == "multilabel" else row).tolist()
 
 
 def finite_rows(network: Array) -> Array:
@@ -143,15 +172,22 @@ def not_finite_error(finite: Array, columns: Sequence[str]) -> DataError:
 
 
 def _binary(values: Array, from_logits: bool) -> tuple[Array, Array]:
-    value = values[:, 0]
-    if from_logits:
-        logit = value
-        positive = 1.0 / (1.0 + np.exp(-np.clip(logit, -700.0, 700.0)))
-        negative = 1.0 / (1.0 + np.exp(np.clip(logit, -700.0, 700.0)))
-    else:
-        positive, negative = value, 1.0 - value
-        logit = np.log(np.maximum(positive, _SMALLEST)) - np.log(np.maximum(negative, _SMALLEST))
+    logit, positive = _logits_and_probabilities(values[:, 0], from_logits)
+    negative = _sigmoid(-logit) if from_logits else 1.0 - positive
     return np.stack([-logit, logit], axis=1), np.stack([negative, positive], axis=1)
+
+
+def _logits_and_probabilities(values: Array, from_logits: bool) -> tuple[Array, Array]:
+    """Of each element by itself."""
+    if from_logits:
+        return values, _sigmoid(values)
+    positive, negative = np.maximum(values, _SMALLEST), np.maximum(1.0 - values, _SMALLEST)
+    return np.log(positive) - np.log(negative), values
+
+
+def _sigmoid(logits: Array) -> Array:
+    probability: Array = 1.0 / (1.0 + np.exp(-np.clip(logits, -700.0, 700.0)))
+    return probability
 
 
 def _multiclass(values: Array, from_logits: bool) -> tuple[Array, Array]:

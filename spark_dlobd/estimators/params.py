@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast, get_args
 
 from pyspark.ml.param import Param, Params, TypeConverters, shared
 
@@ -17,6 +17,7 @@ from spark_dlobd import conversion as to
 from spark_dlobd.errors import ConfigurationError, ConfigurationTypeError
 from spark_dlobd.estimators import converters
 from spark_dlobd.estimators.setters import Setter
+from spark_dlobd.training.output import Override
 from spark_dlobd.wording import did_you_mean
 
 P = TypeVar("P", bound="CheckedParams")
@@ -801,9 +802,10 @@ class HasProblemType(Params):
     problemType: Param[str] = Param(
         Params._dummy(),
         "problemType",
-        "what the model's output means: 'auto', 'classification' or 'regression'. Default "
-        "'auto': categorical and binary crossentropies classify, other losses regress.",
-        typeConverter=to.choice("problemType", "auto", "classification", "regression"),
+        "what the model's output means: 'auto', 'classification', 'multilabel' or 'regression'. "
+        "Default 'auto': categorical and binary crossentropies classify, a binary one over several "
+        "units each label by itself; other losses regress.",
+        typeConverter=to.choice("problemType", *get_args(Override)),
     )
     setProblemType = Setter(problemType)
 

@@ -21,11 +21,12 @@ from spark_dlobd.errors import ConfigurationError, DLError, ModelError
 from spark_dlobd.estimators.artifact import add_artifact
 from spark_dlobd.estimators.features import encode_rows, invalid_error
 from spark_dlobd.estimators.outputs import (
+    NOT_PREDICTED,
     Array,
     derive_outputs,
+    field_width,
     finite_rows,
     not_finite_error,
-    num_classes,
 )
 from spark_dlobd.job.columns import InvalidRows, TensorColumn
 from spark_dlobd.job.network import Network, OutputSpec
@@ -145,11 +146,8 @@ def network_payload(network: Network) -> tuple[bytes, str]:
 
 
 def width_of(plan: ScoringPlan, field: Field) -> int | None:
-    """Length of an output's array; None for a scalar."""
-    output = plan.outputs[field.output]
-    if output.problem == "regression":
-        return output.units if output.units > 1 else None
-    return None if field.name == "prediction" else num_classes(output)
+    """Length of a field's array as workers return it; None for a scalar."""
+    return field_width(plan.outputs[field.output], field.name)
 
 
 def result_type(plan: ScoringPlan) -> T.StructType:
@@ -180,6 +178,8 @@ def output_expression(plan: ScoringPlan, scored: str, field: Field) -> Column:
     value = F.col(f"{scored}.{field.slot}")
     if width is not None and width <= _SPREAD_UP_TO:
         value = F.array(*(F.col(f"{scored}.{field.slot}_{index}") for index in range(width)))
+    if field.name == "prediction" and plan.outputs[field.output].problem == "multilabel":
+        value = F.filter(value, lambda label: label != NOT_PREDICTED)
     return _unless_failed(scored, value)
 
 

@@ -50,6 +50,8 @@ class TensorColumn:
         Shape of one row, without the batch axis; ``()`` is a scalar.
     num_classes : int or None
         For labels of a classification: valid values are ``0 .. num_classes - 1``.
+    flags : bool
+        For labels of a multi-label classification: each element is 0 or 1, not a class.
     takes : str or None
         For features: what the network takes, where that is not `dtype`.
     nested : bool
@@ -72,6 +74,7 @@ class TensorColumn:
     part: str = ""
     beside: tuple[Piece, ...] = ()
     stored: Stored = "tensor"
+    flags: bool = False
 
     @property
     def size(self) -> int:

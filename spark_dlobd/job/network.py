@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-ProblemType = Literal["multiclass", "binary", "regression"]
+ProblemType = Literal["multiclass", "binary", "multilabel", "regression"]
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,9 @@ class OutputSpec:
 
     Attributes
     ----------
-    problem : {"multiclass", "binary", "regression"}
-        ``"binary"`` is one sigmoid or logit unit; two units are ``"multiclass"``.
+    problem : {"multiclass", "binary", "multilabel", "regression"}
+        ``"binary"`` is one sigmoid or logit unit; two units are ``"multiclass"``, where one
+        class is true, or ``"multilabel"``, where each is true or not by itself.
     units : int
         Width of the model's output.
     from_logits : bool

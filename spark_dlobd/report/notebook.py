@@ -93,6 +93,8 @@ def _meaning(output: OutputSpec) -> str:
     if output.problem == "regression":
         several = f" of {output.units} outputs" if output.units > 1 else ""
         return f"regression{several}"
+    if output.problem == "multilabel":
+        return f"{output.units} labels"
     return f"{2 if output.problem == 'binary' else output.units} classes"
 
 

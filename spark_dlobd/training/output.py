@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from spark_dlobd.errors import ConfigurationError, ModelError
 from spark_dlobd.job.network import OutputSpec, ProblemType
@@ -22,6 +22,7 @@ _MULTICLASS = frozenset(
     }
 )
 _BINARY = frozenset({"binary_crossentropy", "binary_focal_crossentropy"})
+Override = Literal["auto", "classification", "multilabel", "regression"]
 _ALIASES = {"bce": "binary_crossentropy"}
 _PROBABILITY_ACTIVATIONS = frozenset({"softmax", "sigmoid"})
 
@@ -29,14 +30,15 @@ _PROBABILITY_ACTIVATIONS = frozenset({"softmax", "sigmoid"})
 def output_specs(
     model: Any,
     compile_config: Mapping[str, Any],
-    problem_override: Literal["auto", "classification", "regression"] | None = None,
+    problem_override: Override | None = None,
 ) -> tuple[OutputSpec, ...]:
     """Runs on the driver. How predictions follow from each of the model's outputs.
 
     The categorical crossentropies make a multiclass problem, the binary ones over
-    a single unit a binary one, and everything else is regression: hinge losses
-    too, because their output is a margin, unless `problem_override` asks for a
-    classification (the margins then count as logits). So is an output without a loss.
+    a single unit a binary one and over several a multi-label one, and everything else is
+    regression: hinge losses too, because their output is a margin, unless
+    `problem_override` asks for a classification (the margins then count as logits). So is
+    an output without a loss.
 
     Parameters
     ----------
@@ -44,7 +46,7 @@ def output_specs(
         The model.
     compile_config : mapping
         What `compile_config` returned.
-    problem_override : {"auto", "classification", "regression"}, optional
+    problem_override : {"auto", "classification", "multilabel", "regression"}, optional
         Overrules the loss, of every output.
 
     Raises
@@ -80,7 +82,7 @@ def _output_spec(model: Any, place: int, tensor: Tensor, loss: Any, override: st
     shape = tensor.shape
     units = math.prod(shape)
     name = loss_name(loss)
-    problem = _problem(name, units, override)
+    problem = _problem(name, shape, override)
     if problem == "regression":
         return OutputSpec("regression", units)
     if len(shape) > 1:
@@ -96,18 +98,18 @@ def _output_spec(model: Any, place: int, tensor: Tensor, loss: Any, override: st
     return OutputSpec(problem, units, _from_logits(model, place, loss, name))
 
 
-def _problem(name: str | None, units: int, override: str) -> ProblemType:
-    if override == "regression":
-        return "regression"
+def _problem(name: str | None, shape: tuple[int, ...], override: str) -> ProblemType:
+    if override not in get_args(Override):
+        listed = ", ".join(map(repr, get_args(Override)))
+        raise ConfigurationError(f"problemType must be one of {listed}. Got {override!r}.")
+    if override in ("regression", "multilabel"):
+        return cast(ProblemType, override)
+    units = math.prod(shape)
+    if name in _BINARY and (units == 1 or len(shape) == 1):
+        return "binary" if units == 1 else "multilabel"
     if override == "classification":
         return "binary" if units == 1 else "multiclass"
-    if override != "auto":
-        raise ConfigurationError(
-            f"problemType must be one of 'auto', 'classification', 'regression'. Got {override!r}."
-        )
-    if name in _MULTICLASS:
-        return "multiclass"
-    return "binary" if name in _BINARY and units == 1 else "regression"
+    return "multiclass" if name in _MULTICLASS else "regression"
 
 
 def _from_logits(model: Any, place: int, loss: Any, name: str | None) -> bool:

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from pyspark.ml import Pipeline
+from pyspark.ml.evaluation import MultilabelClassificationEvaluator
 from pyspark.ml.feature import OneHotEncoder, StringIndexer, VectorAssembler
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 import spark_dlobd
 from spark_dlobd.data import materialize
@@ -48,6 +50,15 @@ def test_several_inputs_and_outputs(spark: SparkSession) -> None:
     assert (len(first.clicked_probability), len(first.hidden_prediction)) == (2, 8)
     assert isinstance(first.stars_prediction, float)
     assert {"clicked_loss", "stars_loss", "clicked_accuracy"} < set(found["model"].history)
+
+
+def test_several_labels_of_a_row(spark: SparkSession) -> None:
+    rows = [([1.0, 0.0, float(i % 2)], [i % 2, 1]) for i in range(8)]
+    df = spark.createDataFrame(rows, "features array<double>, flags array<int>")
+    names = {"F": F, "MultilabelClassificationEvaluator": MultilabelClassificationEvaluator}
+    found = run("several labels", df=df, **names)
+    assert 0 <= found["f1"] <= 1
+    assert {tuple(row.true) for row in found["scored"].collect()} == {(1.0,), (0.0, 1.0)}
 
 
 @pytest.fixture(scope="module")

@@ -304,7 +304,7 @@ def test_overridden_compile_without_its_inverse() -> None:
         ("binary_crossentropy", 1, "sigmoid", ("binary", 1, False)),
         ("bce", 1, "sigmoid", ("binary", 1, False)),
         ("binary_focal_crossentropy", 1, "sigmoid", ("binary", 1, False)),
-        ("binary_crossentropy", 2, "sigmoid", ("regression", 2, False)),
+        ("binary_crossentropy", 2, "sigmoid", ("multilabel", 2, False)),
         ("mse", 1, "linear", ("regression", 1, False)),
         ("hinge", 1, "tanh", ("regression", 1, False)),
     ],
