@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Literal
 
 from pyspark.sql import types as T
@@ -132,9 +132,11 @@ def label_column(
     schema : pyspark.sql.types.StructType
         Schema of the DataFrame.
     name : str
-        The column: a number or boolean, or, with a `shape`, an array or vector.
+        The column: a number or boolean, or, with a `shape`, an array, flat or nested, a
+        vector or bytes.
     shape : tuple of int, default ()
-        Shape of one label; more than one element for several outputs or one-hot labels.
+        Shape of one label; more than one element for several units, one-hot labels, and
+        where each position of a row has a class.
     num_classes : int, optional
         For class indices ``0 .. num_classes - 1``, stored as int32. Without it
         labels are stored as float32.
@@ -152,14 +154,18 @@ def label_column(
             f"The label column '{name}' must be numeric. Got string: index it first with "
             f"pyspark.ml.feature.StringIndexer(inputCol='{name}', outputCol='label')."
         )
+    field, nested = _flattened_field(field, shape, "label") if shape else (field, False)
     kind, _ = kind_of(field, "label")
-    if kind == "binary" or (num_classes is not None and kind != "scalar"):
-        expected = "a class index per row" if num_classes else "numbers, an array or a vector"
+    if (kind == "scalar") == bool(shape) if num_classes else kind == "binary" and not shape:
+        expected = "numbers, an array or a vector"
+        if num_classes:
+            expected = "a class index per row"
+            expected = f"an array of class indices of shape {shape}" if shape else expected
         raise ConfigurationError(
             f"The label column '{name}' must hold {expected}. Got {field.dataType.simpleString()}."
         )
     dtype = "float32" if num_classes is None else "int32"
-    column = TensorColumn(name, dtype, shape, num_classes, part=part)
+    column = TensorColumn(name, dtype, shape, num_classes, nested=nested, part=part)
     _check_width(field, kind, column, "label")
     return column
 
@@ -199,7 +205,7 @@ def flags_column(
     return column
 
 
-def weight_column(schema: T.StructType, name: str, part: str = "") -> TensorColumn:
+def weight_column(schema: T.StructType, name: str, part: str = "", axes: int = 0) -> TensorColumn:
     """Describe a column of row weights, one number per row. Runs on the driver.
 
     Parameters
@@ -210,6 +216,8 @@ def weight_column(schema: T.StructType, name: str, part: str = "") -> TensorColu
         The column.
     part : str, default ""
         Name of the output it is for; empty where it is for all.
+    axes : int, default 0
+        Axes that the loss of a row has: Keras multiplies the two.
 
     Raises
     ------
@@ -221,7 +229,7 @@ def weight_column(schema: T.StructType, name: str, part: str = "") -> TensorColu
         raise ConfigurationError(
             f"The weight column '{name}' must be numeric. Got {field.dataType.simpleString()}."
         )
-    return TensorColumn(name, "float32", (), part=part)
+    return TensorColumn(name, "float32", (1,) * axes, part=part)
 
 
 def check_indicator(schema: T.StructType, name: str) -> None:
@@ -242,10 +250,22 @@ def check_indicator(schema: T.StructType, name: str) -> None:
         )
 
 
-def check_roles(columns: ColumnSpec, indicator: str | None) -> None:
+def check_roles(
+    columns: ColumnSpec, indicator: str | None, classifying: Container[str] = ()
+) -> None:
     """Raise if one column is named for two roles, e.g. as feature and label.
 
-    One column may serve several inputs, several labels or several weights.
+    One column may serve several inputs, several labels or several weights, and an
+    autoencoder learns the column of an input of as many numbers.
+
+    Parameters
+    ----------
+    columns : ColumnSpec
+        Of a network.
+    indicator : str or None
+        Column that marks validation rows.
+    classifying : container of str, default ()
+        Parts of labels that are classes, also as one-hot rows, which are no autoencoder's.
 
     Raises
     ------
@@ -253,7 +273,11 @@ def check_roles(columns: ColumnSpec, indicator: str | None) -> None:
         Two settings name the same column.
     """
     seen: dict[str, str] = {}
+    whole = {(c.name.lower(), c.size) for c in columns.inputs if not c.beside}
     for role, column in zip(columns.roles, columns.all, strict=True):
+        learns_numbers = column.num_classes is None and column.part not in classifying
+        if role == "label" and learns_numbers and (column.name.lower(), column.size) in whole:
+            continue
         for name in column.sources:
             _check_role(seen, name, _setting(role, column))
     if indicator is not None:
@@ -263,9 +287,14 @@ def check_roles(columns: ColumnSpec, indicator: str | None) -> None:
 def _check_role(seen: dict[str, str], name: str, setting: str) -> None:
     other = seen.setdefault(name.lower(), setting)
     if other != setting:
-        raise ConfigurationError(
-            f"{other} and {setting} must name different columns. Both are '{name}'."
-        )
+        both, hint = f"{other} and {setting}", ""
+        if setting.startswith("label"):
+            both = f"{setting} and {other}" if other == "featuresCol" else both
+            hint = (
+                " Only an autoencoder learns its input, of as many numbers as the output has, with "
+                "a regression loss such as 'mse' or problemType='regression'."
+            )
+        raise ConfigurationError(f"{both} must name different columns. Both are '{name}'.{hint}")
 
 
 def _setting(role: str, column: TensorColumn) -> str:
@@ -288,14 +317,16 @@ def reference(schema: T.StructType, name: str) -> str:
     return ".".join(quoted(part) for part in name.split("."))
 
 
-def _flattened_field(field: T.StructField, shape: tuple[int, ...]) -> tuple[T.StructField, bool]:
+def _flattened_field(
+    field: T.StructField, shape: tuple[int, ...], role: str = "feature"
+) -> tuple[T.StructField, bool]:
     """The field as if its arrays of arrays were flat, and whether they are not."""
     depth, element = nesting(field.dataType)
     if depth < 2:
         return field, False
     if depth != len(shape) and (depth > len(shape) or any(e != 1 for e in shape[depth:])):
         raise ConfigurationError(
-            f"The feature column '{field.name}' holds arrays nested {depth} deep, the model "
+            f"The {role} column '{field.name}' holds arrays nested {depth} deep, the model "
             f"expects shape {shape}. Arrays have to be nested as the shape is, or flat: "
             f"functions.flatten('{field.name}') takes one level away."
         )

@@ -192,12 +192,8 @@ def _list(source: pa.Array, column: TensorColumn) -> EncodedColumn:
     values, marks = _cast(child, column)
     classes = None
     if column.num_classes is not None:
-        outside = _outside(values, marks, column.num_classes)
-        if column.flags:
-            outside |= marks.pop("not_integer", np.zeros(len(values), bool))
-        marks["range"] = outside
-        classes = _first_of_row(_filled(child), outside, offsets)
-        values = np.where(outside, 0, values)
+        values, marks = _classes(values, marks, column)
+        classes = _first_of_row(_filled(child), marks["range"], offsets)
     reasons, lengths = _checked_lengths(source, offsets, column)
     present = np.ones(len(child), bool)
     if child.null_count:
@@ -209,6 +205,19 @@ def _list(source: pa.Array, column: TensorColumn) -> EncodedColumn:
         bad |= elements
     places = _first_places(bad, offsets) if column.beside else None
     return EncodedColumn(values, offsets, reasons, lengths, classes, places)
+
+
+def _classes(
+    values: NDArray[Any], marks: Marks, column: TensorColumn
+) -> tuple[NDArray[Any], Marks]:
+    """Class numbers of several elements a row, with those marked that are none."""
+    import numpy as np
+
+    outside = _outside(values, marks, column.num_classes or 0)
+    others = {problem: elements for problem, elements in marks.items() if problem != "range"}
+    if column.flags:
+        outside |= others.pop("not_integer", np.zeros(len(values), bool))
+    return np.where(outside, values.dtype.type(0), values), {**others, "range": outside}
 
 
 def _outside(values: NDArray[Any], marks: Marks, classes: int) -> NDArray[np.bool_]:
@@ -286,10 +295,14 @@ def _content(source: pa.Array) -> tuple[NDArray[Any], NDArray[Any]]:
 def _binary(source: pa.Array, column: TensorColumn) -> EncodedColumn:
     data, offsets = _content(source)
     values, marks = cast(data, column.dtype)
+    classes = None
+    if column.num_classes is not None:
+        values, marks = _classes(values, marks, column)
+        classes = _first_of_row(data, marks["range"], offsets)
     reasons, lengths = _checked_lengths(source, offsets, column)
     for problem, elements in marks.items():
         reasons |= _flag(_rows_with(elements, offsets), problem)
-    return EncodedColumn(values, offsets, reasons, lengths)
+    return EncodedColumn(values, offsets, reasons, lengths, classes)
 
 
 def _checked_lengths(

@@ -8,6 +8,7 @@ from spark_dlobd.data import columns as data_columns
 from spark_dlobd.data.image_columns import image_column
 from spark_dlobd.data.side_by_side import side_by_side
 from spark_dlobd.errors import ConfigurationError
+from spark_dlobd.estimators.outputs import num_classes
 from spark_dlobd.estimators.params import PredictionParams
 from spark_dlobd.job.columns import ColumnSpec, TensorColumn
 from spark_dlobd.job.input_columns import ImageColumn, InputColumn, input_column
@@ -52,11 +53,12 @@ def column_spec(
             _label(column, schema, losses[name], specs[name], shapes[name], parts[name])
             for name, column in labels.items()
         ),
-        weights=_weights(stage, schema, labels, parts),
+        weights=_weights(stage, schema, {name: shapes[name] for name in labels}, parts),
         x=takes.structure,
         y=gives.structure,
     )
-    data_columns.check_roles(columns, stage._value("validationIndicatorCol"))
+    classifying = {parts[name] for name in labels if specs[name].problem != "regression"}
+    data_columns.check_roles(columns, stage._value("validationIndicatorCol"), classifying)
     return columns
 
 
@@ -171,13 +173,20 @@ def _labels(stage: PredictionParams, gives: Signature, losses: Mapping[str, Any]
 
 
 def _weights(
-    stage: PredictionParams, schema: StructType, labels: Mapping[str, str], parts: Mapping[str, str]
+    stage: PredictionParams,
+    schema: StructType,
+    labels: Mapping[str, tuple[int, ...]],
+    parts: Mapping[str, str],
 ) -> tuple[TensorColumn, ...]:
+    """Weights for outputs of these shapes: Keras has a loss for each position of a row."""
     given = stage._value("weightCol")
     if not given:
         return ()
+    axes = {name: max(0, len(shape) - 1) for name, shape in labels.items()}
     if isinstance(given, str):
-        return (data_columns.weight_column(schema, given),)
+        if set(axes.values()) == {0} or len(parts) == 1:
+            return (data_columns.weight_column(schema, given, axes=next(iter(axes.values()))),)
+        given = dict.fromkeys(labels, given)
     unknown = [name for name in given if name not in labels]
     if unknown:
         raise ConfigurationError(
@@ -185,9 +194,10 @@ def _weights(
             f"{_listed(unknown)}."
         )
     if len(parts) == 1:
-        return (data_columns.weight_column(schema, next(iter(given.values()))),)
+        ((name, column),) = given.items()
+        return (data_columns.weight_column(schema, column, axes=axes[name]),)
     return tuple(
-        data_columns.weight_column(schema, given[name], parts[name])
+        data_columns.weight_column(schema, given[name], parts[name], axes[name])
         for name in labels
         if name in given
     )
@@ -204,14 +214,15 @@ def _label(
     """Class indices for classification, unless the loss wants one-hot rows."""
     loss = str(loss_name(loss))
     one_hot = loss.startswith("categorical")
-    if output.problem == "multiclass":
-        _check_pair(loss, schema, name, output.units)
+    classes = num_classes(output) or 0
+    if output.problem == "multiclass" and not output.positions:
+        _check_pair(loss, schema, name, classes)
     if output.problem == "binary":
         return data_columns.label_column(schema, name, (), 2, part)
     if output.problem == "multilabel":
         return data_columns.flags_column(schema, name, shape, part)
     if output.problem == "multiclass" and not one_hot:
-        return data_columns.label_column(schema, name, (), output.units, part)
+        return data_columns.label_column(schema, name, output.positions, classes, part)
     return data_columns.label_column(schema, name, shape if output.units > 1 else (), None, part)
 
 

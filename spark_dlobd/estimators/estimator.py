@@ -46,7 +46,9 @@ class DLEstimator(Predictor[DLModel], FitSettings, MLReadable["DLEstimator"], ML
         inputs are a dict.
     labelCol : str, default "label"
         Class indices ``0 .. K-1``, numbers, or arrays or vectors of several units; of flags,
-        0 or 1 for each unit, with a binary loss over several.
+        0 or 1 for each unit, with a binary loss over several. For an output of several axes
+        arrays of its shape, flat or nested, or bytes; of class indices for each position with
+        ``sparse_categorical_crossentropy``. An autoencoder learns `featuresCol`.
     labels : dict of str to str, optional
         In place of `labelCol`, for a network of several outputs: the column that each
         learns. An output without a loss needs none.

@@ -160,9 +160,11 @@ def _train(
 def _check_effect(prepared: Prepared, data: DatasetRef, reporter: Reporter) -> None:
     """Refuse weights that leave nothing to learn, before anything starts."""
     outputs = zip(prepared.job.outputs, prepared.job.columns.y.names, strict=True)
-    problems = {part: output.problem for output, part in outputs}
-    one_class = ("multiclass", "binary")
-    classes = [problems[label.part] in one_class for label in prepared.job.columns.labels]
+    one_class = {
+        part: output.problem in ("multiclass", "binary") and not output.positions
+        for output, part in outputs
+    }
+    classes = [one_class[label.part] for label in prepared.job.columns.labels]
     with reporter.phase("materialize"):
         for warning in check_effect(data, prepared.job.config.class_weight, classes=classes):
             reporter.warn(warning)

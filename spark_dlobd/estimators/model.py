@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.ml.base import PredictionModel
 from pyspark.ml.functions import array_to_vector
-from pyspark.ml.linalg import DenseVector
+from pyspark.ml.linalg import DenseVector, VectorUDT
 from pyspark.ml.util import HasTrainingSummary, MLReadable, MLWritable
 from pyspark.sql import types as T
 
@@ -88,7 +88,10 @@ class DLModel(
     predictionCol, probabilityCol, rawPredictionCol : str
         Output columns; an empty string leaves one out. A regression has only a
         prediction: a double, or an array of doubles with several output units. That of a
-        multi-label network is an array of the indices of predicted labels.
+        multi-label network is an array of the indices of predicted labels. Outputs of several
+        axes are flat arrays, and so are the classes, probabilities and raw predictions where
+        each position has its own; the shape of a row is in the column's metadata as
+        ``metadata["spark_dlobd"]["shape"]``, a list of int.
     thresholds : list of float, optional
         One per class; the class with the largest probability / threshold wins. Of a
         multi-label network one per label, which is predicted where its probability is above.
@@ -241,8 +244,9 @@ class DLModel(
         -------
         float, list of float or dict of these
             What `transform` puts into the prediction column: the class, with
-            `thresholds` applied, or the number; a list for a regression of several units;
-            the list of predicted labels of a multi-label network; of several outputs by name.
+            `thresholds` applied, or the number; a list for a regression of several units and
+            for the classes of each position, flat; the list of predicted labels of a
+            multi-label network; of several outputs by name.
 
         Raises
         ------
@@ -268,6 +272,8 @@ class DLModel(
     def predictRaw(self, value: Any) -> DenseVector:
         """Raw predictions of one row, one for each class or label; see `predict`.
 
+        Of the classes of each position flat, position by position.
+
         Raises
         ------
         ConfigurationError
@@ -277,6 +283,8 @@ class DLModel(
 
     def predictProbability(self, value: Any) -> DenseVector:
         """Probabilities of one row, one for each class or label; see `predict`.
+
+        Of the classes of each position flat, position by position.
 
         Raises
         ------
@@ -541,16 +549,21 @@ def _output_field(field: Field, column: str, fitted: FittedNetwork) -> T.StructF
 
 
 def _output_column(field: Field, value: Column, column: str, fitted: FittedNetwork) -> Column:
-    metadata = _output_field(field, column, fitted).metadata
-    found = value if field.name == "prediction" else array_to_vector(value)
-    return found.alias(column, metadata=metadata)
+    wanted = _output_field(field, column, fitted)
+    found = array_to_vector(value) if isinstance(wanted.dataType, VectorUDT) else value
+    return found.alias(column, metadata=wanted.metadata)
 
 
 def _check_shapes(
     inputs: Sequence[Tensor], outputs: Sequence[OutputSpec], old: FittedNetwork
 ) -> None:
-    given = [one.shape for one in inputs], [spec.units for spec in outputs]
-    wanted = [one.shape for one in old.inputs], [spec.units for spec in old.specs]
+    given: tuple[Any, Any] = [one.shape for one in inputs], [spec.units for spec in outputs]
+    wanted: tuple[Any, Any] = [one.shape for one in old.inputs], [spec.units for spec in old.specs]
+    shapes = zip(outputs, old.specs, strict=False)
+    # what was saved by an older version says nothing of the axes of its output
+    if given == wanted and any(one.shape != other.shape != () for one, other in shapes):
+        given = given[0], [spec.shape or spec.units for spec in outputs]
+        wanted = wanted[0], [spec.shape or spec.units for spec in old.specs]
     if given != wanted:
         raise ModelError(
             f"The new model must take rows of shape {_listed(wanted[0])} and have "

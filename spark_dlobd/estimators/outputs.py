@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +26,19 @@ OVERFLOW_ADVICE = (
     "Scale the features as for training, look for layers that overflow (exponential, division)"
 )
 _SMALLEST = float(np.finfo(np.float32).tiny)
+SECTION, SHAPE = "spark_dlobd", "shape"
+"""Where the metadata of a column of arrays have the shape of one row: a list of int."""
 NOT_PREDICTED = -1.0
 """Stands in the place of a label that is not predicted."""
 
 
 def num_classes(output: OutputSpec) -> int | None:
-    """Length of the probability vector: classes, or labels; None for a regression."""
+    """Classes of a row or of each of its positions, or labels; None for a regression."""
     if output.problem == "regression":
         return None
-    return 2 if output.problem == "binary" else output.units
+    if output.problem == "binary":
+        return 2
+    return output.shape[-1] if output.shape else output.units
 
 
 def check_thresholds(thresholds: Sequence[float] | None, outputs: Sequence[OutputSpec]) -> None:
@@ -57,13 +62,19 @@ def output_fields(output: OutputSpec) -> tuple[str, ...]:
     return ("prediction",) if output.problem == "regression" else tuple(OUTPUT_PARAMS)
 
 
+def field_shape(output: OutputSpec, field: str) -> tuple[int, ...]:
+    """Shape of one of `output_fields` for a row; empty for a number."""
+    if output.problem == "regression":
+        return () if output.units == 1 else output.shape or (output.units,)
+    if field == "prediction":
+        return (output.units,) if output.problem == "multilabel" else output.positions
+    return (*output.positions, num_classes(output) or 0)
+
+
 def field_width(output: OutputSpec, field: str) -> int | None:
     """Elements of one of `output_fields` for a row; None for a number."""
-    if output.problem == "regression":
-        return output.units if output.units > 1 else None
-    if field == "prediction":
-        return output.units if output.problem == "multilabel" else None
-    return num_classes(output)
+    shape = field_shape(output, field)
+    return math.prod(shape) if shape else None
 
 
 def output_field(
@@ -81,19 +92,26 @@ def output_field(
         What the network's output means.
     label_metadata : dict
         Of the label column: predictions are labels.
+
+    Returns
+    -------
+    pyspark.sql.types.StructField
+        An array has its shape in the metadata, under `SHAPE`.
     """
     from pyspark.ml.linalg import VectorUDT
     from pyspark.sql import types as T
 
-    if field != "prediction":
+    if field != "prediction" and not output.positions:
         classes = {"ml_attr": {"num_attrs": num_classes(output)}}
         return T.StructField(column, VectorUDT(), True, classes)
-    several = field_width(output, field) is not None
-    kind: T.DataType = T.ArrayType(T.DoubleType()) if several else T.DoubleType()
-    known = not label_metadata or "ml_attr" in label_metadata
-    return T.StructField(
-        column, kind, True, label_metadata if known else {"ml_attr": label_metadata}
-    )
+    metadata = label_metadata if field == "prediction" else {}
+    if metadata and "ml_attr" not in metadata:
+        metadata = {"ml_attr": metadata}
+    shape = field_shape(output, field)
+    if shape and output.problem != "multilabel":
+        metadata = {**metadata, SECTION: {SHAPE: list(shape)}}
+    kind: T.DataType = T.ArrayType(T.DoubleType()) if shape else T.DoubleType()
+    return T.StructField(column, kind, True, metadata)
 
 
 def derive_outputs(
@@ -120,7 +138,8 @@ def derive_outputs(
         classes)``; raw predictions are logits, or the logarithm of the
         probabilities where the network returns probabilities. With several labels all
         have the shape ``(rows, labels)``, raw predictions are logits, and a prediction is
-        the index of the label in its place, or `NOT_PREDICTED`.
+        the index of the label in its place, or `NOT_PREDICTED`. With classes of each
+        position of a row all have the shape ``(rows, elements)``.
 
     Examples
     --------
@@ -140,14 +159,20 @@ def derive_outputs(
             "probability": probability,
             "rawPrediction": raw,
         }
+    if output.shape:
+        values = values.reshape(-1, output.shape[-1])
     raw, probability = (_binary if output.problem == "binary" else _multiclass)(
         values, output.from_logits
     )
-    return {
+    found = {
         "prediction": _choose(probability, thresholds),
         "probability": probability,
         "rawPrediction": raw,
     }
+    if not output.positions:
+        return found
+    shapes = {name: field_shape(output, name) for name in found}
+    return {name: one.reshape(len(network), math.prod(shapes[name])) for name, one in found.items()}
 
 
 def prediction_of(row: Array, output: OutputSpec) -> Any:

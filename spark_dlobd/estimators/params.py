@@ -202,6 +202,8 @@ def _check_columns(params: CheckedParams) -> None:
         if not column or isinstance(column, dict) or _is_replaced(params, role):
             continue
         other = taken.setdefault(column.lower(), role)
+        if (role, other) == ("labelCol", "featuresCol"):
+            continue  # an autoencoder learns its input; what else may not is found with the loss
         if other != role:
             raise ConfigurationError(
                 f"{role} and {other} must name different columns, not only in upper and lower "

@@ -271,8 +271,8 @@ def _input_dtype(network: Network) -> str:
 
 def _description(fitted: FittedNetwork) -> dict[str, Any]:
     """What the metadata say of a network: for one input and output as older versions read it."""
-    inputs = [_plain(asdict(column)) for column in fitted.inputs]
-    specs = [_plain(asdict(output.spec)) for output in fitted.outputs]
+    inputs = [_plain(asdict(column), _LATER_OF_INPUTS) for column in fitted.inputs]
+    specs = [_plain(asdict(output.spec), _LATER_OF_OUTPUTS) for output in fitted.outputs]
     metadata = [output.label_metadata for output in fitted.outputs]
     if len(inputs) == len(specs) == 1:
         return {"features": inputs[0], "output": specs[0], "label_metadata": metadata[0]}
@@ -282,15 +282,16 @@ def _description(fitted: FittedNetwork) -> dict[str, Any]:
     return {"inputs": inputs, "outputs": outputs}
 
 
-def _plain(data: dict[str, Any]) -> dict[str, Any]:
+def _plain(data: dict[str, Any], newer: Iterable[str]) -> dict[str, Any]:
     """Without what older versions do not know and what says nothing."""
-    later = {key for key in _LATER if not data.get(key)}
+    later = {key for key in newer if not data.get(key)}
     if data.get("stored") == "tensor":
         later.add("stored")
     return {key: value for key, value in data.items() if key not in later}
 
 
-_LATER = ("part", "beside", "name")
+_LATER_OF_INPUTS = ("part", "beside", "flags")
+_LATER_OF_OUTPUTS = ("name", "shape")
 
 
 def _fitted(network: Network, extra: dict[str, Any]) -> FittedNetwork:
@@ -317,7 +318,7 @@ def _features(data: dict[str, Any]) -> TensorColumn:
 
 
 def _output(data: dict[str, Any]) -> OutputSpec:
-    output = OutputSpec(**data)
+    output = OutputSpec(**{**data, "shape": tuple(data.get("shape", ()))})
     kinds = (type(output.units), type(output.from_logits))
     if output.problem not in get_args(ProblemType) or kinds != (int, bool) or output.units < 1:
         raise ValueError(f"no network has such an output: {data!r}.")

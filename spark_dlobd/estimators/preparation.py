@@ -332,10 +332,11 @@ def _class_weight(settings: FitSettings, outputs: Sequence[OutputSpec]) -> dict[
             f"classWeight needs a classification. Got {weights} for a regression: use weightCol, "
             "or set problemType='classification' if the output means classes."
         )
-    if output.problem == "multilabel":
+    if output.problem == "multilabel" or output.positions:
+        several = "labels" if output.problem == "multilabel" else "classes"
         raise ConfigurationError(
-            f"classWeight needs a classification with one class per row. Got {weights} for "
-            f"{output.units} labels a row: use weightCol."
+            f"classWeight needs a classification with one class per row. Got {weights} for several "
+            f"{several} a row: use weightCol."
         )
     classes = 2 if output.problem == "binary" else output.units
     if max(weights) >= classes:

@@ -62,6 +62,7 @@ Forward = Callable[[Sequence[Array]], list[Array]]
 
 _NETWORKS_KEPT = 4
 _FRAME_ROWS = 4096
+_FRAME_BYTES = 64 << 20
 _SPREAD_UP_TO = 100
 # An error as data: Spark would show what a worker raises below its own lines and a traceback.
 _FAILURE = "failure"
@@ -218,21 +219,28 @@ def score_batches(
     payload: Payload,
     version: str | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """Runs on each worker. Score Arrow batches, `_FRAME_ROWS` rows at a time.
+    """Runs on each worker. Score Arrow batches, `rows_of_a_frame` rows at a time.
 
     What fails goes with the rows of its part; whatever reads their outputs raises it.
     """
     speed_up_worker()
     for columns in batches:
         count = len(columns[0])
-        for start in range(0, max(count, 1), _FRAME_ROWS):
-            part = [rows.iloc[start : start + _FRAME_ROWS] for rows in columns]
+        frame_rows = rows_of_a_frame(plan)
+        for start in range(0, max(count, 1), frame_rows):
+            part = [rows.iloc[start : start + frame_rows] for rows in columns]
             try:
                 require_version(version)
                 frame = _score(part, plan, network_of(plan, payload))
             except Exception as error:
                 frame = _failed(len(part[0]), plan, failure_text(error, plan))
             yield frame
+
+
+def rows_of_a_frame(plan: ScoringPlan) -> int:
+    """Rows scored at a time: as many of large outputs as have their place in memory."""
+    row_bytes = 8 * sum(width_of(plan, field) or 1 for field in plan.fields)
+    return max(1, min(_FRAME_ROWS, _FRAME_BYTES // max(row_bytes, 1)))
 
 
 def own_error(error: Exception, batch_size: int, what: str = "Scoring") -> DLError:

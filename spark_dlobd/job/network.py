@@ -19,17 +19,31 @@ class OutputSpec:
         ``"binary"`` is one sigmoid or logit unit; two units are ``"multiclass"``, where one
         class is true, or ``"multilabel"``, where each is true or not by itself.
     units : int
-        Width of the model's output.
+        Elements of the model's output for one row.
     from_logits : bool
         Whether the output still needs softmax or sigmoid to become a probability.
     name : str
         Of the network's output; empty where there is one.
+    shape : tuple of int
+        Of the model's output for one row, where it has more than one axis.
     """
 
     problem: ProblemType
     units: int
     from_logits: bool = False
     name: str = ""
+    shape: tuple[int, ...] = ()
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Axes of the classes of one row, where a classifier gives one for each position.
+
+        Examples
+        --------
+        >>> OutputSpec("multiclass", 4 * 4 * 3, shape=(4, 4, 3)).positions
+        (4, 4)
+        """
+        return self.shape[:-1] if self.problem == "multiclass" else ()
 
     def column(self, field: str) -> str:
         """Name of the column for a field of this output, where there are several.

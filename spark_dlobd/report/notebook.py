@@ -95,6 +95,8 @@ def _meaning(output: OutputSpec) -> str:
         return f"regression{several}"
     if output.problem == "multilabel":
         return f"{output.units} labels"
+    if output.positions:
+        return f"{output.shape[-1]} classes at {'x'.join(map(str, output.positions))} positions"
     return f"{2 if output.problem == 'binary' else output.units} classes"
 
 

@@ -38,7 +38,8 @@ def output_specs(
     a single unit a binary one and over several a multi-label one, and everything else is
     regression: hinge losses too, because their output is a margin, unless
     `problem_override` asks for a classification (the margins then count as logits). So is
-    an output without a loss.
+    an output without a loss. A multiclass output of more axes than ``(batch, classes)`` has
+    the classes of each position in the last one.
 
     Parameters
     ----------
@@ -52,7 +53,7 @@ def output_specs(
     Raises
     ------
     ModelError
-        If a classifier's output is not of shape ``(batch, units)``.
+        If an output of several axes cannot mean what the loss says.
     """
     outputs = outputs_of(model)
     losses = losses_of(compile_config, outputs)
@@ -83,19 +84,22 @@ def _output_spec(model: Any, place: int, tensor: Tensor, loss: Any, override: st
     units = math.prod(shape)
     name = loss_name(loss)
     problem = _problem(name, shape, override)
+    axes = shape if len(shape) > 1 else ()
     if problem == "regression":
-        return OutputSpec("regression", units)
-    if len(shape) > 1:
+        return OutputSpec("regression", units, shape=axes)
+    if axes and problem != "multiclass":
         raise ModelError(
-            f"A classifier's output must have shape (batch, units). Model {model.name!r} gives "
-            f"(batch, {', '.join(map(str, shape))}): flatten it, or set problemType='regression'."
+            f"The output of a {problem} classifier must have shape (batch, units). Model "
+            f"{model.name!r} gives (batch, {', '.join(map(str, shape))}): flatten it, or set "
+            "problemType='regression'."
         )
-    if problem == "multiclass" and units < 2:
+    classes = shape[-1] if shape else 1
+    if problem == "multiclass" and classes < 2:
         raise ModelError(
-            f"Loss {name!r} needs one output unit per class; model {model.name!r} has {units}. Use "
-            "binary_crossentropy for one unit, or add units to the last layer."
+            f"Loss {name!r} needs one output unit per class; model {model.name!r} has {classes}. "
+            "Use binary_crossentropy for one unit, or add units to the last layer."
         )
-    return OutputSpec(problem, units, _from_logits(model, place, loss, name))
+    return OutputSpec(problem, units, _from_logits(model, place, loss, name), shape=axes)
 
 
 def _problem(name: str | None, shape: tuple[int, ...], override: str) -> ProblemType:
@@ -150,7 +154,9 @@ def _last_activation(model: Any, place: int) -> str | None:
     layer = outputs[place]._keras_history.operation
     if isinstance(layer, keras.layers.Softmax):
         return "softmax"
-    if not isinstance(layer, (keras.layers.Dense, keras.layers.Activation)):
+    layers = keras.layers
+    with_activation = (layers.Dense, layers.Activation, layers.Conv1D, layers.Conv2D, layers.Conv3D)
+    if not isinstance(layer, with_activation):
         return None
     return getattr(layer.activation, "__name__", None)
 

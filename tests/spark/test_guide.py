@@ -61,6 +61,15 @@ def test_several_labels_of_a_row(spark: SparkSession) -> None:
     assert {tuple(row.true) for row in found["scored"].collect()} == {(1.0,), (0.0, 1.0)}
 
 
+def test_sequences_and_images_as_outputs(spark: SparkSession) -> None:
+    df = spark.createDataFrame([([float(i % 5)] * 64,) for i in range(8)], "image array<double>")
+    found = run("shapes", df=df, DLModel=spark_dlobd.DLModel)
+    assert found["shape"] == [8, 8, 1]
+    codes = found["codes"]
+    assert codes.schema["prediction"].metadata["spark_dlobd"]["shape"] == [4, 4, 2]
+    assert len(codes.first().prediction) == 32
+
+
 @pytest.fixture(scope="module")
 def prepared(spark: SparkSession) -> dict[str, Any]:
     rows = [(color, float(i), i % 2) for i, color in enumerate("rgbrgbrg")]

@@ -128,7 +128,7 @@ def test_a_class_per_row_is_told_what_to_do(table: DataFrame) -> None:
     with pytest.raises(ConfigurationError, match=r"array or vector of 3 flags.*with a softmax"):
         own.transformSchema(table.schema)
     own = estimator(linear(3, "sigmoid"), labelCol="flags", loss="bce", classWeight={0: 2.0})
-    with pytest.raises(ConfigurationError, match=r"one class per row.*3 labels a row: use weight"):
+    with pytest.raises(ConfigurationError, match=r"one class per row.*several labels a row: use w"):
         own.transformSchema(table.schema)
 
 

@@ -113,7 +113,7 @@ def test_labels():
     [
         ("text", (), 3, r"'text' must be numeric. Got string: index it first.*StringIndexer"),
         ("vec", (), 3, r"'vec' must hold a class index per row"),
-        ("image", (3,), None, r"'image' must hold numbers, an array or a vector. Got binary"),
+        ("image", (), None, r"'image' must hold numbers, an array or a vector. Got binary"),
         ("vec", (3,), None, r"vectors of shape \(4,\).*expects shape \(3,\).*layers\.Dense\(4\)"),
         ("num", (3,), None, r"'num' holds one number per row"),
     ],

@@ -133,7 +133,7 @@ def test_keras_objects_become_json() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"labelCol": "features"}, "labelCol and featuresCol must name different columns"),
+        ({"predictionCol": "label"}, "predictionCol and labelCol must name different columns"),
         ({"probabilityCol": "prediction"}, "probabilityCol and predictionCol must name different"),
         ({"featuresCol": ""}, "featuresCol must be a str that is not empty"),
         ({"thresholds": [0.0, 0.0]}, "thresholds must be a list of floats"),
