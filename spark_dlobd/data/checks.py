@@ -214,7 +214,10 @@ def invalid_rows_error(
     total, bad : int
         All rows, and those with at least one problem.
     """
-    return _error(checks, counts, total, _head(bad, total, "rows"), _LEAVE_OUT)
+    head = _head(bad, total, "rows")
+    if apart := counts.get("bad_apart"):
+        head += f", {apart} of them in validationData"
+    return _error(checks, counts, total, head, _LEAVE_OUT)
 
 
 _LEAVE_OUT = "Clean these rows, or leave them out with handleInvalid='skip'."

@@ -324,6 +324,8 @@ def _counts(request: Request) -> list[Column]:
     reasons = [F.col(f"{REASON}_{word}") for word in range(words_of(request.columns))]
     bad = functools.reduce(lambda one, other: one | other, [word != 0 for word in reasons])
     counts = [F.count(F.lit(1)).alias("rows"), F.count_if(bad).alias("bad")]
+    if request.validation is not None and request.validation.apart:
+        counts.append(F.count_if(bad & F.col(VALIDATION)).alias("bad_apart"))
     for check in all_checks(request.columns, request.indicator):
         found = reasons[check.word].bitwiseAND(1 << check.bit) != 0
         counts.append(F.count_if(found).alias(check.key))
@@ -428,6 +430,11 @@ def _check_sizes(data: DatasetRef, request: Request, world_size: int) -> None:
             f"each: use at most {rows} workers or more data."
         )
     split = request.validation
+    if split is not None and split.apart and not data.validation:
+        raise DataError(
+            "validationData has no rows that can be used, expected at least 1. Give it rows, or "
+            "leave it out."
+        )
     if split is not None and split.indicator is None and not data.validation:
         raise DataError(
             f"The validation split has no rows, expected at least 1: {_split_hint(request)}"
@@ -450,7 +457,7 @@ def nowhere_true(data: DatasetRef, validation: ValidationSplit) -> str:
 
 
 def _split_hint(request: Request) -> str:
-    if request.validation is None:
+    if request.validation is None or request.validation.apart:
         return "give a DataFrame with rows."
     if request.validation.indicator is not None:
         return f"'{request.validation.indicator}' must be true for some rows and false for others."

@@ -19,6 +19,8 @@ class ValidationSplit:
         Share of the rows, above 0 and below 1.
     seed : int
         Of the draw for `fraction`.
+    apart : bool
+        Whether `indicator` marks the rows of a DataFrame of their own, `validationData`.
 
     Raises
     ------
@@ -29,6 +31,7 @@ class ValidationSplit:
     indicator: str | None = None
     fraction: float | None = None
     seed: int = 0
+    apart: bool = False
 
     def __post_init__(self) -> None:
         """Check that there is exactly one rule."""

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 
-def check_dataset(dataset: Any) -> None:
+def check_dataset(dataset: Any, name: str = "dataset") -> None:
     """Raise `ConfigurationError` unless it is a DataFrame of Spark."""
     from pyspark.sql import DataFrame
 
     if not isinstance(dataset, DataFrame):
         raise ConfigurationError(
-            f"dataset must be a pyspark.sql.DataFrame. Got {type(dataset).__module__}."
+            f"{name} must be a pyspark.sql.DataFrame. Got {type(dataset).__module__}."
             f"{type(dataset).__qualname__}: spark.createDataFrame(...) makes one of a pandas one."
         )
 

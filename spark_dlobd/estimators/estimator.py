@@ -58,6 +58,10 @@ class DLEstimator(Predictor[DLModel], FitSettings, MLReadable["DLEstimator"], ML
         Boolean column, true for rows that only validate, or 1 for them and else 0.
     validationFraction : float, default 0.0
         Share of the rows drawn for validation.
+    validationData : DataFrame, optional
+        Rows that only validate, in place of a share or an indicator, with the columns as
+        this stage takes them: in a pipeline those that the stages before it make. Every fit
+        of a CrossValidator validates on it. Not persisted with the estimator.
     predictionCol, probabilityCol, rawPredictionCol : str
         Output columns of the model; an empty name leaves one out.
     outputCols : dict of str to str, optional
@@ -161,6 +165,7 @@ class DLEstimator(Predictor[DLModel], FitSettings, MLReadable["DLEstimator"], ML
         weightCol: str | Mapping[str, str] | None = None,
         validationIndicatorCol: str | None = None,
         validationFraction: float | None = None,
+        validationData: DataFrame | None = None,
         predictionCol: str | None = None,
         probabilityCol: str | None = None,
         rawPredictionCol: str | None = None,
@@ -299,11 +304,11 @@ class DLEstimator(Predictor[DLModel], FitSettings, MLReadable["DLEstimator"], ML
         return estimator_html(self, self._network)
 
     def write(self) -> DLEstimatorWriter:
-        """Return a writer; callbacks and the tracker are left out with a warning."""
-        if self.callbacks or self.tracker is not None:
+        """Return a writer; callbacks, tracker and validationData are left out with a warning."""
+        if self.callbacks or self.tracker is not None or self.validationData is not None:
             logger.warning(
-                "callbacks and tracker are live objects and are not saved with the estimator; "
-                "set them again after loading."
+                "callbacks and tracker are live objects and are not saved with the estimator, nor "
+                "is validationData; set them again after loading."
             )
         return DLEstimatorWriter(self)
 

@@ -47,7 +47,7 @@ def explain(
     prepared = prepare(settings, dataset)
     spark = dataset.sparkSession
     config = prepared.job.config
-    train, held = count_split(dataset, prepared.request.validation)
+    train, held = count_split(prepared.rows, prepared.request.validation)
     _check_rows(train, config.world_size, config.batch_size)
     most = min(train, config.batch_size)
     counts = _with_own(given or _usual_counts(slots(spark).slots, most), config.world_size)

@@ -38,7 +38,7 @@ def fit_once(settings: FitSettings, dataset: DataFrame) -> DLModel:
     with Recording(settings, prepared, began) as recording:
         with ExitStack() as stack:
             with recording.reporter.phase("materialize"):
-                rows = materialized(dataset, prepared.request, prepared.job.config.world_size)
+                rows = materialized(prepared.rows, prepared.request, prepared.job.config.world_size)
                 data = stack.enter_context(rows)
             trained = _train(prepared, dataset, data, recording)
         return _model(settings, trained, recording)
@@ -100,15 +100,16 @@ class SharedDataFits(Iterator[tuple[int, DLModel]]):
         prepared = prepare(settings, self._dataset)
         with Recording(settings, prepared, began) as recording:
             with recording.reporter.phase("materialize"):
-                data = self._get(prepared.request, prepared.job.config.world_size)
+                data = self._get(prepared)
             trained = _train(prepared, self._dataset, data, recording)
             return _model(settings, trained, recording)
 
-    def _get(self, request: Request, world_size: int) -> DatasetRef:
+    def _get(self, prepared: Prepared) -> DatasetRef:
+        request, world_size = prepared.request, prepared.job.config.world_size
         with self._writing:
-            key = request, world_size, sources_of(self._dataset)
+            key = request, world_size, sources_of(prepared.rows)
             if key not in self._data:
-                context = materialized(self._dataset, request, world_size)
+                context = materialized(prepared.rows, request, world_size)
                 self._data[key] = self._stack.enter_context(context)
             return self._data[key]
 

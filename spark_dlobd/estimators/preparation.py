@@ -16,11 +16,11 @@ from spark_dlobd.backends.registry import Choice, choose_backend
 from spark_dlobd.data import columns as data_columns
 from spark_dlobd.data.request import Request
 from spark_dlobd.data.row_groups import usable_reader
-from spark_dlobd.data.split import ValidationSplit
 from spark_dlobd.errors import ConfigurationError
 from spark_dlobd.estimators.columns import check_dataset, column_spec
 from spark_dlobd.estimators.network import FittedNetwork, FittedOutput
 from spark_dlobd.estimators.outputs import check_thresholds
+from spark_dlobd.estimators.validation import check_types, validation_split, with_validation
 from spark_dlobd.job.columns import ColumnSpec, TensorColumn
 from spark_dlobd.job.dataset import ReaderName
 from spark_dlobd.job.network import Network, OutputSpec
@@ -55,8 +55,10 @@ class Prepared:
     ----------
     job : TrainJob
         What to train.
+    rows : DataFrame
+        On what: the rows that train, and those that validate.
     request : Request
-        On which rows.
+        What of them.
     reader : {"petastorm", "pyarrow"}
         Through what workers read them.
     choice : Choice
@@ -70,6 +72,7 @@ class Prepared:
     """
 
     job: TrainJob
+    rows: DataFrame
     request: Request
     reader: ReaderName
     choice: Choice
@@ -148,7 +151,8 @@ def untrained(settings: FitSettings, schema: StructType) -> FittedNetwork:
     """
     checked = _checked(settings, schema)
     _check_reduction(checked.network.compile_config, settings.getNumTrainWorkers())
-    _validation(settings, schema)
+    validation_split(settings, schema)
+    _check_validation_data(settings, schema, checked)
     _class_weight(settings, checked.specs)
     return checked.untrained
 
@@ -164,8 +168,12 @@ def prepare(settings: FitSettings, dataset: DataFrame) -> Prepared:
     check_dataset(dataset)
     _check_copies(settings.callbacks)
     checked = _checked(settings, dataset.schema)
+    validation = validation_split(settings, dataset.schema)
+    _check_validation_data(settings, dataset.schema, checked)
+    rows = _rows(settings, dataset, checked)
+    if rows is not dataset:
+        checked = _of_rows(settings, checked, rows.schema)
     model, columns = checked.model, checked.columns
-    validation = _validation(settings, dataset.schema)
     workers, why = _workers(settings, dataset, checked)
     _check_reduction(checked.network.compile_config, workers)
     target = Target.parse(settings.getStopWhen()) if settings.getStopWhen() else None
@@ -195,7 +203,7 @@ def prepare(settings: FitSettings, dataset: DataFrame) -> Prepared:
     skips = settings.getHandleInvalid() == "skip"
     request = Request(columns, settings.getCacheDir(), validation, "skip" if skips else "error")
     reader = usable_reader(_reader(settings))
-    return Prepared(job, request, reader, choice, checked.untrained, target, waiting)
+    return Prepared(job, rows, request, reader, choice, checked.untrained, target, waiting)
 
 
 def _workers(
@@ -276,15 +284,34 @@ def _try_compile(model: Any, compile_config: dict[str, Any], custom_objects: Any
         ) from error
 
 
-def _validation(settings: FitSettings, schema: StructType) -> ValidationSplit | None:
-    indicator = settings._value("validationIndicatorCol")
-    if indicator:
-        data_columns.check_indicator(schema, indicator)
-        return ValidationSplit(indicator=indicator)
-    fraction = settings.getValidationFraction()
-    if fraction:
-        return ValidationSplit(fraction=fraction, seed=settings.getSeed())
-    return None
+def _rows(settings: FitSettings, dataset: DataFrame, checked: _Checked) -> DataFrame:
+    """What is written: `dataset`, with `validationData` below it where there is one."""
+    if settings.validationData is None:
+        return dataset
+    return with_validation(dataset, settings.validationData, checked.columns)
+
+
+def _of_rows(settings: FitSettings, checked: _Checked, schema: StructType) -> _Checked:
+    """The same with columns as both DataFrames together have them."""
+    config, specs = checked.network.compile_config, checked.specs
+    columns = column_spec(settings, schema, checked.model, config, specs)
+    return replace(checked, columns=columns)
+
+
+def _check_validation_data(settings: FitSettings, schema: StructType, checked: _Checked) -> None:
+    """Refuse `validationData` whose columns are not like those of `schema`."""
+    if settings.validationData is None:
+        return
+    other = settings.validationData.schema
+    config, specs = checked.network.compile_config, checked.specs
+    try:
+        column_spec(settings, other, checked.model, config, specs)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"validationData must have the columns of the training rows, as this stage takes them. "
+            f"{error}"
+        ) from error
+    check_types(schema, other, checked.columns)
 
 
 def _check_watched(

@@ -6,27 +6,31 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from spark_dlobd.conversion import reject_type
-from spark_dlobd.errors import NotAvailableError
+from spark_dlobd.errors import ConfigurationError, NotAvailableError
+from spark_dlobd.estimators.columns import check_dataset
 from spark_dlobd.estimators.converters import checked_callbacks
+from spark_dlobd.estimators.live_rows import LiveRows
 from spark_dlobd.estimators.model import DLModel
 from spark_dlobd.estimators.params import TrainingParams, by_name_only
 from spark_dlobd.job.network import Network
 from spark_dlobd.tracking.base import Tracker
 
 if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
     from typing_extensions import Self
 
 
 class FitSettings(TrainingParams):
     """What a fit is asked to do: the Params, the network, callbacks and a tracker."""
 
-    _live_objects: ClassVar[tuple[str, ...]] = ("model", "callbacks", "tracker")
+    _live_objects: ClassVar[tuple[str, ...]] = ("model", "callbacks", "tracker", "validationData")
 
     def __init__(self) -> None:
         super().__init__()
         self._network: Network | None = None
         self._callbacks: tuple[Any, ...] = ()
         self._tracker: Tracker | None = None
+        self._validation_data = LiveRows()
 
     @by_name_only
     def setParams(self, **kwargs: Any) -> Self:
@@ -44,7 +48,7 @@ class FitSettings(TrainingParams):
         live = {name: params.pop(name) for name in self._live_objects if name in kwargs}
         self._set(**params)
         for name, value in live.items():
-            getattr(self, f"set{name.capitalize()}")(value)
+            getattr(self, f"set{name[0].upper()}{name[1:]}")(value)
         return self
 
     @property
@@ -100,6 +104,45 @@ class FitSettings(TrainingParams):
         """
         self.tracker = value
         return self
+
+    @property
+    def validationData(self) -> DataFrame | None:
+        """Rows that only validate, as a DataFrame of their own; None without one.
+
+        Raises
+        ------
+        ConfigurationError
+            When set to anything but a DataFrame of Spark.
+        """
+        return self._validation_data.rows
+
+    @validationData.setter
+    def validationData(self, value: DataFrame | None) -> None:
+        if value is not None:
+            check_dataset(value, "validationData")
+        # copies share the one that they have, so a new one takes its place
+        self._validation_data = LiveRows(value)
+
+    def setValidationData(self, value: DataFrame | None) -> Self:
+        """Set the rows that only validate, as a DataFrame of their own; None takes it back.
+
+        Raises
+        ------
+        ConfigurationError
+            If it is anything but a DataFrame of Spark.
+        """
+        self.validationData = value
+        return self
+
+    def check_params(self) -> None:
+        """Raise `ConfigurationError` if a value or a combination of values is wrong."""
+        super().check_params()
+        others = ("validationFraction", "validationIndicatorCol")
+        both = [name for name in others if self.validationData is not None and self._value(name)]
+        if both:
+            raise ConfigurationError(
+                f"validationData and {both[0]} exclude each other. Set one of them."
+            )
 
     def setModel(self, model: Any) -> Self:
         """Copy the model to train: a Keras model, or a `DLModel` to train further.

@@ -343,5 +343,6 @@ def test_every_param_is_explained() -> None:
     assert set(arguments) - {"self"} == {p.name for p in estimator.params} | {
         "model",
         "callbacks",
+        "validationData",
         "tracker",
     }
