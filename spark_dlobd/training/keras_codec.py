@@ -95,10 +95,34 @@ def model_to_archive(model: Any) -> bytes:
 
     referenced_objects([_config_of(model)])
     archive = _saved(model)
-    if not model.compiled:
+    frozen = _frozen(model)
+    if not model.compiled and not any(frozen):
         return archive
     with keras.device("cpu"):
-        return _saved(archive_to_model(archive))
+        rebuilt = archive_to_model(archive)
+        _check_frozen(model, frozen, _frozen(rebuilt))
+        return _saved(rebuilt) if model.compiled else archive
+
+
+def _frozen(model: Any) -> list[bool]:
+    """Of each weight that layers would train, whether it is kept from it."""
+    trained = {id(variable) for variable in model.trainable_weights}
+    return [id(variable) not in trained for variable in model.weights]
+
+
+def _check_frozen(model: Any, wanted: list[bool], found: list[bool]) -> None:
+    """Refuse a model whose file does not say which of its weights are trained."""
+    names = [
+        v.path for v, one, other in zip(model.weights, wanted, found, strict=True) if one != other
+    ]
+    if names:
+        raise ModelError(
+            f"Workers would train other weights of model {model.name!r} than it does itself, "
+            f"because its file does not say that they are frozen: {', '.join(names[:5])}"
+            f"{' and others' if len(names) > 5 else ''}. Keras writes trainable=False of layers of "
+            "a functional or Sequential model; of a class of your own set it in __init__, from an "
+            "argument that get_config returns."
+        )
 
 
 def archive_to_model(
@@ -139,9 +163,27 @@ def archive_to_model(
         path.write_bytes(archive)
         try:
             with registered(custom_objects):
-                return keras.saving.load_model(path, compile=compile, safe_mode=True)
+                model = keras.saving.load_model(path, compile=compile, safe_mode=True)
         except Exception as error:
             raise ModelError(_explain(error)) from error
+    _freeze_containers(model)
+    return model
+
+
+def _freeze_containers(model: Any) -> None:
+    """Say of a Sequential inside a network that it is frozen where its layers are.
+
+    Its file says it of its layers alone. To train it again its own ``trainable`` has to
+    change: assigning what it is already does nothing.
+    """
+    import keras
+
+    for container in model.layers:
+        if isinstance(container, keras.Model):
+            _freeze_containers(container)
+            with_weights = [layer for layer in container.layers if layer.weights]
+            if with_weights and not any(layer.trainable for layer in with_weights):
+                container.trainable = False
 
 
 def network_to_model(network: Network) -> Any:

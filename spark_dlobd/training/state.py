@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,40 @@ def rank_seeds(model: Any, seed: int, rank: int) -> list[NDArray[Any]]:
 
 
 def average_statistics(model: Any, group: Collective) -> None:
-    """Replace each rank's moving statistics by their mean over ranks."""
-    for variable in statistics(model):
-        variable.assign(group.sum(np.asarray(variable)) / group.size)
+    """Replace each rank's moving statistics by their mean over ranks.
+
+    What all ranks have alike, such as the weights of frozen layers, stays what it is to the
+    last bit and does not travel.
+    """
+    variables = statistics(model)
+    if not variables:
+        return
+    own = np.array([_digest(variable) for variable in variables], np.int64)
+    everyone = group.gather(own)
+    for variable, differs in zip(variables, (everyone != everyone[0]).any(axis=0), strict=True):
+        if differs:
+            variable.assign(group.sum(np.asarray(variable)) / group.size)
+
+
+def mean_of(values: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Mean over workers; the value itself, to the last bit, where all have it alike.
+
+    Examples
+    --------
+    >>> bool(mean_of([np.float32(0.1)] * 7) == np.float32(0.1))
+    True
+    """
+    first = values[0]
+    if all(np.array_equal(first, value) for value in values[1:]):
+        return first
+    mean: NDArray[Any] = np.mean(values, axis=0)
+    return mean
+
+
+def _digest(variable: Any) -> int:
+    """Number that tells values apart, to the last bit."""
+    found = hashlib.sha256(np.ascontiguousarray(variable).tobytes()).digest()
+    return int.from_bytes(found[:8], "little", signed=True)
 
 
 def check_same_weights(model: Any, group: Collective, when: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from spark_dlobd.training.state import rank_seeds, seed_states, statistics
+from spark_dlobd.training.state import mean_of, rank_seeds, seed_states, statistics
 from spark_dlobd.training.step import StepClock, capture_gradients, dense
 
 
@@ -76,7 +76,7 @@ class VirtualWorkers:
     def average_statistics(self) -> None:
         """Replace every worker's moving statistics, and the model's, by their mean."""
         for index, variable in enumerate(statistics(self._model)):
-            mean = np.mean([np.asarray(saved[index]) for saved in self._saved], axis=0)
+            mean = mean_of([np.asarray(saved[index]) for saved in self._saved])
             variable.assign(mean)
             for saved in self._saved:
                 saved[index].assign(mean)

@@ -70,6 +70,13 @@ def test_sequences_and_images_as_outputs(spark: SparkSession) -> None:
     assert len(codes.first().prediction) == 32
 
 
+def test_a_frozen_base_and_then_all_of_it(spark: SparkSession) -> None:
+    rows = [(bytes([i]) * (32 * 32 * 3), i % 2) for i in range(4)]
+    found = run("transfer", df=spark.createDataFrame(rows, "image binary, label int"))
+    heads = [found[name].getKerasModel() for name in ("first", "second")]
+    assert [len(head.trainable_weights) > 2 for head in heads] == [False, True]
+
+
 @pytest.fixture(scope="module")
 def prepared(spark: SparkSession) -> dict[str, Any]:
     rows = [(color, float(i), i % 2) for i, color in enumerate("rgbrgbrg")]

@@ -24,7 +24,7 @@ from spark_dlobd.backends.shuffle.wire.messages import Message, numbered
 from spark_dlobd.job.dataset import DatasetRef
 from spark_dlobd.job.train_job import TrainJob
 from spark_dlobd.training.metric_states import MetricStates
-from spark_dlobd.training.state import rank_seeds, seed_states, statistics
+from spark_dlobd.training.state import mean_of, rank_seeds, seed_states, statistics
 
 Position = tuple[int, int]
 
@@ -134,7 +134,7 @@ class Master:
         for index, variable in enumerate(self.replica.carried):
             values = [worker.arrays[f"worker/{index}"] for worker in self._workers]
             of_workers[id(variable)] = values
-            variable.assign(np.mean(values, axis=0) if id(variable) in averaged else values[0])
+            variable.assign(mean_of(values) if id(variable) in averaged else values[0])
         states = MetricStates(self.model.metrics)
         # a metric that no step writes is not carried: as here it is on every worker
         each = [
