@@ -151,21 +151,6 @@ class FaultyAdam(keras.optimizers.Adam):  # type: ignore[misc]
         return {**super().get_config(), "fault": self.fault}
 
 
-@keras.saving.register_keras_serializable("faults")
-class DriverOnly(keras.layers.Layer):  # type: ignore[misc]
-    """A layer that executors cannot build, as if they lacked a file."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        from pyspark import TaskContext
-
-        if TaskContext.get() is not None:
-            raise FileNotFoundError("/opt/vocabulary.txt is not on this host")
-
-    def call(self, x: Any) -> Any:
-        return x
-
-
 def executor_folders(spark: SparkSession) -> set[str]:
     """Local directories of the executors that live."""
     context = spark.sparkContext

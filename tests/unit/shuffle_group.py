@@ -6,10 +6,11 @@ import functools
 import json
 import os
 import random
+import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 
 from spark_dlobd.backends.shuffle.master import Master
 from spark_dlobd.backends.shuffle.slices.checkpoint import CheckpointStore
+from spark_dlobd.backends.shuffle.slices.store import SliceStore
 from spark_dlobd.backends.shuffle.stages import worker
 from spark_dlobd.backends.shuffle.stages.gradient import gradient_stage
 from spark_dlobd.backends.shuffle.stages.others import validation_stage
@@ -32,6 +34,7 @@ from spark_dlobd.job.dataset import DatasetRef, RowGroup
 from spark_dlobd.job.network import Network, OutputSpec
 from spark_dlobd.job.train_job import FitConfig, TrainJob
 from spark_dlobd.processes.events import Event
+from spark_dlobd.processes.failure import Failure
 from spark_dlobd.processes.versions import driver_versions
 from spark_dlobd.training.collective import SingleProcess
 from spark_dlobd.training.keras_codec import compile_config, custom_objects_of, model_to_archive
@@ -143,7 +146,7 @@ StageOf = Callable[[int, Iterator[bytes]], Iterator[bytes]]
 
 
 class Group:
-    """Runs a fit stage by stage; `partitions` are on hosts of their own.
+    """Runs a fit stage by stage.
 
     Parameters
     ----------
@@ -153,6 +156,8 @@ class Group:
         Of the fit.
     steps_per_job : int, optional
         Default: an epoch is one job.
+    hosts : int, optional
+        Processes that take turns; fewer than workers share a model. Default: one each.
     twice : bool
         Run every task twice, compare, and go on with either of the two.
     options
@@ -166,6 +171,7 @@ class Group:
         data: DatasetRef,
         *,
         steps_per_job: int | None = None,
+        hosts: int | None = None,
         twice: bool = False,
         error_feedback: bool = False,
         **options: Any,
@@ -183,7 +189,10 @@ class Group:
         self.events: list[Event] = []
         self.payload = SimpleNamespace(value=cloudpickle.dumps(self.master.assignment))
         self._folder, self._hosts = folder, 0
-        self.hosts = [self.new_host() for _ in range(self.size)]
+        made = [self.new_host() for _ in range(hosts or self.size)]
+        self.hosts = [made[partition % len(made)] for partition in range(self.size)]
+        self.repeats: list[Failure] = []
+        self._done: list[tuple[StageOf, list[list[bytes]], list[list[bytes]]]] = []
         self._random = random.Random(3)
         self.before_stage: Callable[[str, int], None] = lambda name, step: None
 
@@ -243,11 +252,18 @@ class Group:
                 attempts.append(self.run_task(stage, partition, inbox))
                 assert attempts[0] == attempts[1], (stage, partition)
             sent.append(self._random.choice(attempts))
+        self._done.append((stage, inboxes, sent))
         return sent
 
-    def run_job(self, first: int, last: int) -> list[Message]:
+    def do_again(self, partition: int) -> None:
+        """What Spark does when it lost all that a partition has sent in a job."""
+        for stage, inboxes, sent in self._done:
+            assert self.run_task(stage, partition, inboxes[partition]) == sent[partition], stage
+
+    def run_job(self, first: int, last: int, **changes: Any) -> list[Message]:
         """All stages of one Spark job."""
-        task = self.task(first, last)
+        task = replace(self.task(first, last), **changes)
+        self._done.clear()
         inboxes: list[list[bytes]] = [[] for _ in range(self.size)]
         for step in range(first, last, task.sync_every):
             final = step + task.sync_every >= last
@@ -264,13 +280,32 @@ class Group:
             inboxes = exchanged(sent)
         raise AssertionError("a job has at least one step")
 
-    def run_epoch(self, epoch: int) -> dict[str, float]:
+    def run_jobs(self, epoch: int) -> None:
+        """The jobs of an epoch; one that lost its state again, as the driver does."""
         self.epoch = epoch
         for first in range(0, self.steps, self.steps_per_job):
             last = min(first + self.steps_per_job, self.steps)
             done = self.run_job(first, last)
+            failures = [m.header["failure"] for m in done if m.header["kind"] == "failed"]
+            if failures and failures[0]["cause"] == "lost":
+                self.repeats.append(Failure.from_json(failures[0]))
+                done = self.run_job(first, last, state="shuffle")
             assert [message.header["kind"] for message in done] == ["checkpoint"] * self.size
             self.start = StartPoint(*[(epoch, last)] * 3)
+
+    def rewind(self) -> None:
+        """Back to before the first step; processes keep what they have built."""
+        for checkpoint in (self._folder / "checkpoints").iterdir():
+            if checkpoint.as_uri() != self.store.folder(0, 0):
+                shutil.rmtree(checkpoint)
+        for host in self.hosts:
+            with self.on(host):
+                SliceStore(self.job.run_id).remove()
+        self.start = StartPoint((0, 0), (0, 0), (0, 0))
+        self.repeats.clear()
+
+    def run_epoch(self, epoch: int) -> dict[str, float]:
+        self.run_jobs(epoch)
         self.master.load(self.store, (epoch, self.steps))
         logs = self.master.metrics([])
         following = (epoch + 1, 0)

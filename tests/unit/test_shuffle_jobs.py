@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from spark_dlobd.backends.shuffle.fit import JobLostError
+from spark_dlobd.backends.shuffle.fit import JobLostError, ShuffleFit
 from spark_dlobd.backends.shuffle.spark.events import EventStream
+from spark_dlobd.backends.shuffle.spark.explain import StateLostOnHostError
 from spark_dlobd.backends.shuffle.spark.job_length import JobLength
 from spark_dlobd.backends.shuffle.spark.jobs import JobRunner
 from spark_dlobd.backends.shuffle.stages.task import StartPoint
 from spark_dlobd.backends.shuffle.timers import Timers
 from spark_dlobd.backends.shuffle.wire.events import WarmedUp, Worked
+from spark_dlobd.errors import WorkerError, WorkerLostError
 from spark_dlobd.processes.events import Event, Failed
 from spark_dlobd.processes.failure import Failure
 
@@ -67,9 +69,15 @@ class Telling:
         pass
 
 
-def test_what_a_failed_job_told_is_not_heard_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("cause", "kind", "text"),
+    [("lost", JobLostError, "Rank 0 on h: gone"), ("user", WorkerError, "ValueError: gone")],
+)
+def test_what_a_failed_job_told_is_not_heard_in_the_next(
+    monkeypatch: pytest.MonkeyPatch, cause: Any, kind: type, text: str
+) -> None:
     stream = event_stream()
-    lost = [Failure("lost", "", "gone", "p", rank=rank, host="h") for rank in (0, 1)]
+    lost = [Failure(cause, "ValueError", "gone", "p", rank=rank, host="h") for rank in (0, 1)]
     running = [
         # two slices of one executor
         Telling(stream, *(Failed(each) for each in lost)),
@@ -81,10 +89,73 @@ def test_what_a_failed_job_told_is_not_heard_in_the_next(monkeypatch: pytest.Mon
     heard: list[Any] = []
     spark: Any = None
     runner = JobRunner(spark, "unit", stream, heard.append)
-    with pytest.raises(JobLostError, match="Rank 0 on h: gone"):
+    with pytest.raises(kind, match=text):
         runner.run(lambda context: [], "first", 1.0)
     assert runner.run(lambda context: [], "second", 1.0) == []
     assert heard == [WarmedUp(0)]
+
+
+class Recorded:
+    """What a fit has of its job, its options and its reporter; jobs that fail or not."""
+
+    def __init__(self, max_restarts: int, *outcomes: Any) -> None:
+        self._job = SimpleNamespace(run_id="unit")
+        self._config = SimpleNamespace(max_restarts=max_restarts)
+        self._phase = "train epoch 0"
+        self._restarts = self._repeats = 0
+        self._runner = SimpleNamespace(run=self._run)
+        self._reporter = SimpleNamespace(warn=self.warn)
+        self._outcomes = list(outcomes)
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def _run(self, action: Any, name: str, timeout_s: float) -> Any:
+        outcome = self._outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def attempt(self) -> Any:
+        fit: Any = self
+        return ShuffleFit._attempt(fit, None, "epoch 1 of 2, steps 5 to 9", 1.0)
+
+
+KILLED = JobLostError("It was killed.", "\nSpark says: no", (1, "h"), killed=True)
+
+
+def test_a_job_that_spark_gave_up_is_run_again() -> None:
+    fit = Recorded(2, KILLED, KILLED, ["done"])
+    assert fit.attempt() == ["done"]
+    assert (fit._restarts, fit._repeats) == (2, 0)
+    name = "spark-dlobd unit: epoch 1 of 2, steps 5 to 9 is run again from its checkpoint"
+    assert [text.partition(" (")[0] for text in fit.warnings] == [name] * 2
+    assert "(restart 2 of 2). Rank 1 on h: It was killed." in fit.warnings[1]
+
+
+def test_restarts_are_used_up() -> None:
+    fit = Recorded(1, KILLED, KILLED, ["never"])
+    with pytest.raises(WorkerLostError, match="max_restarts=1 of ShuffleConfig are used up") as it:
+        fit.attempt()
+    assert (it.value.rank, it.value.host, it.value.phase) == (1, "h", "train epoch 0")
+    assert len(fit.warnings) == 1
+
+
+def test_a_job_that_lost_its_state_is_no_restart() -> None:
+    gone = StateLostOnHostError("Slice 1 is not on this host.", where=(1, "h"))
+    fit = Recorded(0, gone, ["done"])
+    assert fit.attempt() == ["done"]
+    assert (fit._restarts, fit._repeats) == (0, 1)
+    assert "(repeat 1 for lost state). Rank 1 on h: Slice 1" in fit.warnings[0]
+
+
+def test_what_would_fail_again_is_not_run_again() -> None:
+    full = JobLostError("No space left.", where=(0, "h"), repeatable=False)
+    fit = Recorded(2, full, ["never"])
+    with pytest.raises(WorkerError, match=r"No space left\.$"):
+        fit.attempt()
+    assert fit.warnings == []
 
 
 def test_a_phase_takes_as_long_as_its_slowest_worker() -> None:
