@@ -79,119 +79,96 @@ def estimator(backend: Any, settings: dict[str, Any], hidden: int = 8) -> DLEsti
     )
 
 
-def shuffle(settings: dict[str, Any]) -> Any:
+def shuffle(options: dict[str, Any]) -> Any:
     from spark_dlobd import ShuffleConfig
 
-    return ShuffleConfig(**settings.get("config", {}))
+    return ShuffleConfig(**options)
 
 
 def told(model: DLModel) -> dict[str, Any]:
     return {"history": model.history, "report": model.report}
 
 
-def curves(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
-    """The same fit with backend shuffle and with virtual workers."""
+def after_idling(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
+    """A fit with and without faults, on executors of its own each, and with virtual workers."""
     from spark_dlobd import LocalConfig
 
     df = rows(spark, 203)
-    return {
-        "shuffle": told(estimator(shuffle(settings), settings).fit(df)),
-        "local": told(estimator(LocalConfig(), settings).fit(df)),
-    }
-
-
-def after_idling(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
-    """`curves` on new executors, when those of a fit before are gone."""
-    plain(spark, settings)
+    quiet = {**settings, "layer": None, "update": None}
+    undisturbed = told(estimator(shuffle({}), quiet).fit(df))
+    local = told(estimator(LocalConfig(), quiet).fit(df))
+    df.unpersist()
     status = spark.sparkContext._jsc.sc().statusTracker()
     deadline = time.monotonic() + 60
     while len(status.getExecutorInfos()) > 1:  # the driver is one
         assert time.monotonic() < deadline, "Spark kept its executors"
         time.sleep(0.2)
-    return curves(spark, settings)
+    disturbed = told(estimator(shuffle({}), settings).fit(df))
+    return {"undisturbed": undisturbed, "local": local, "disturbed": disturbed}
 
 
-def plain(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
-    """One fit."""
-    return told(estimator(shuffle(settings), settings).fit(rows(spark, 203)))
-
-
-def disturbed(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
-    """The same fit with and without a fault."""
-    df = rows(spark, 203)
-    quiet = {**settings, "layer": None, "update": None}
-    return {
-        "undisturbed": told(estimator(shuffle(settings), quiet).fit(df)),
-        "disturbed": told(estimator(shuffle(settings), settings).fit(df)),
-    }
-
-
-def tuning(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
-    """The same CrossValidator one fit at a time, and two."""
+def tuning(df: DataFrame, settings: dict[str, Any], parallelism: int) -> list[str]:
+    """Weights of the models of a grid, so many fits at a time."""
     from pyspark.ml.evaluation import BinaryClassificationEvaluator
-    from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
+    from pyspark.ml.tuning import ParamGridBuilder, TrainValidationSplit
 
-    df = rows(spark, 203)
-    found = {}
-    for parallelism in (1, 2):
-        est = estimator(shuffle(settings), settings)
-        grid = ParamGridBuilder().addGrid(est.learningRate, [0.001, 0.1]).build()
-        validator = CrossValidator(
-            estimator=est,
-            estimatorParamMaps=grid,
-            evaluator=BinaryClassificationEvaluator(),
-            numFolds=2,
-            parallelism=parallelism,
-            collectSubModels=True,
-            seed=1,
-        )
-        fitted = validator.fit(df)
-        found[str(parallelism)] = [
-            [model.report["weights_hash"] for model in fold] for fold in fitted.subModels
-        ]
-    return found
+    est = estimator(shuffle({}), {**settings, "epochs": 1}, hidden=1000)
+    validator = TrainValidationSplit(
+        estimator=est,
+        estimatorParamMaps=ParamGridBuilder().addGrid(est.learningRate, [0.001, 0.1]).build(),
+        evaluator=BinaryClassificationEvaluator(),
+        parallelism=parallelism,
+        collectSubModels=True,
+        seed=1,
+    )
+    return [model.report["weights_hash"] for model in validator.fit(df).subModels]
 
 
-def disk_use(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
-    """Bytes on the executors' disks after each of three fits."""
+def many_fits(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
+    """More workers than slots; tuning one fit at a time, and two; a fit that fills the disk.
+
+    After each of the first three, what is on the executors' disks.
+    """
+    from spark_dlobd import LocalConfig
     from tests.cluster import shuffle_faults
 
     df = rows(spark, 203)
     df.count()
     folders = shuffle_faults.executor_folders(spark)
     before = shuffle_faults.files_of_fits(folders)
-    found = []
-    for _ in range(3):
-        estimator(shuffle(settings), settings, hidden=1000).fit(df)
+    found: dict[str, Any] = {"after": []}
+
+    def look() -> None:
         left = shuffle_faults.wait_until_clean(spark, before, timeout_s=10.0)
         files = [path for folder in folders for path in Path(folder).rglob("*")]
-        found.append(
+        found["after"].append(
             {
                 "left": sorted(left),
                 "bytes": sum(path.stat().st_size for path in files if path.is_file()),
                 "files": sorted(path.name for path in files if path.is_file()),
             }
         )
-    return {"after": found}
+
+    virtual = {**settings, "workers": 3}
+    found["shuffle"] = told(estimator(shuffle({"iterations_per_job": 5}), virtual).fit(df))
+    look()
+    found["local"] = told(estimator(LocalConfig(), virtual).fit(df))
+    for parallelism in (1, 2):
+        found[str(parallelism)] = tuning(df, settings, parallelism)
+        look()
+    found["failed"] = failing(spark, df, before)
+    return found
 
 
-def many_fits(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
-    """`disk_use` and then `tuning`."""
-    return {**disk_use(spark, settings), **tuning(spark, settings)}
-
-
-def failing(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
-    """A fit that fails; what it raised and what it left."""
+def failing(spark: SparkSession, df: DataFrame, before: set[str]) -> dict[str, Any]:
+    """A fit that fills the disk; what it raised and what it left."""
     from spark_dlobd.errors import DLError
     from tests.cluster import shuffle_faults
 
-    df = rows(spark, 203)
-    df.count()
-    folders = shuffle_faults.executor_folders(spark)
-    before = shuffle_faults.files_of_fits(folders)
     started = time.monotonic()
     try:
-        estimator(shuffle(settings), settings, hidden=settings["hidden"]).fit(df)
+        # 4 MB of weights, so 8 MB go through the shuffle in every step
+        estimator(shuffle({"iterations_per_job": 64}), {}, hidden=100_000).fit(df)
     except DLError as error:
         return {
             "error": type(error).__name__,
@@ -202,14 +179,7 @@ def failing(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
     return {"error": None}
 
 
-SCENARIOS = {
-    "curves": curves,
-    "after_idling": after_idling,
-    "plain": plain,
-    "disturbed": disturbed,
-    "many_fits": many_fits,
-    "failing": failing,
-}
+SCENARIOS = {"after_idling": after_idling, "many_fits": many_fits}
 
 
 def main() -> None:

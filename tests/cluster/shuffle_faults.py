@@ -73,7 +73,7 @@ class Fault:
 
     def sleep(self) -> None:
         """Be slow."""
-        time.sleep(8.0)
+        time.sleep(10.0)
 
     def hang(self) -> None:
         """Never come back."""

@@ -6,6 +6,7 @@ it imports TensorFlow.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -79,7 +80,6 @@ class Replica:
         self._spec = _without_absent(self._open(0).dataset(job.config.class_weight).element_spec)
         self._build()
         self.layout = self._learn_layout() if layout is None else layout
-        self._step = self._traced_step()
         self._assign = self._traced_assign()
         self._feeds: dict[int, _Feed] = {}
         self._holds: tuple[Any, ...] | None = None
@@ -138,8 +138,12 @@ class Replica:
         untrained = [v.path for v in model.trainable_variables if id(v) not in found]
         return Layout(tuple(untrained), tuple(averaged), tuple(carried))
 
-    def _traced_step(self) -> Any:
-        """``(batch, scale) -> (logs, flat gradient)``; the gradient is empty for local updates."""
+    @functools.cached_property
+    def _step(self) -> Any:
+        """``(batch, scale) -> (logs, flat gradient)``; the gradient is empty for local updates.
+
+        Traced when first used: the driver's replica takes no step.
+        """
         model = self.model
         vector = self.vector
 
