@@ -103,6 +103,7 @@ class Explanation:
         """
         from spark_dlobd.errors import PersistenceError
 
+        content = _of_one_input(content) if content.get("schema") == 1 else content
         if content.get("schema") != SCHEMA_VERSION:
             raise PersistenceError(
                 f"An explanation must have schema {SCHEMA_VERSION}. Got "
@@ -127,6 +128,16 @@ class Explanation:
     def __str__(self) -> str:
         """Facts, a table and the paragraph."""
         return "\n".join([*_facts(self), "", *_table(self), "", textwrap.fill(self.why, _WIDTH)])
+
+
+def _of_one_input(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What was written before networks could have several inputs and outputs."""
+    shapes = {
+        f"{side}_shapes": [content[f"{side}_shape"]]
+        for side in ("input", "output")
+        if f"{side}_shape" in content
+    }
+    return {**content, **shapes, "schema": SCHEMA_VERSION}
 
 
 _PLAIN = (

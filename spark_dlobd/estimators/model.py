@@ -323,13 +323,15 @@ class DLModel(
         Parameters
         ----------
         dataset : pyspark.sql.DataFrame
-            With the columns `featuresCol`, `labelCol` and, if it is set, `weightCol`.
+            With the columns of the inputs, the labels and, if it is set, `weightCol`; of a
+            network of several outputs with a label for each that has a loss.
 
         Returns
         -------
         dict of str to float
             ``"loss"`` and each metric under Keras's name. The loss is the mean over rows,
-            of the loss times the weight if there is one.
+            of the loss times the weight if there is one. Of several outputs it is their
+            weighted sum, beside ``"<output>_loss"`` of each as a mean over rows.
 
         Raises
         ------

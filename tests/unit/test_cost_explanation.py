@@ -64,6 +64,10 @@ def test_it_survives_json() -> None:
     read = Explanation.from_json(json.loads(json.dumps(found.to_json())))
     assert read == found
     assert str(read) == str(found)
+    older = found.to_json()
+    older["input_shape"], older["output_shape"] = [28, 28, 1], [10]
+    del older["input_shapes"], older["output_shapes"]
+    assert Explanation.from_json(json.loads(json.dumps({**older, "schema": 1}))) == found
     with pytest.raises(PersistenceError, match=r"schema 2\. Got 3"):
         Explanation.from_json({**found.to_json(), "schema": 3})
     with pytest.raises(PersistenceError, match="cannot be read"):
