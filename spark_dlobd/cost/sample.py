@@ -47,10 +47,11 @@ def sample(
 
 def _array(values: list[Any], column: TensorColumn) -> NDArray[Any]:
     import numpy as np
+    import pyarrow as pa
 
     if is_number(column):
         return decoded(np.array(values), column)
     if column.stored != "tensor":
-        return decoded(ragged([bytes(value) for value in values]), column)
+        return decoded(ragged(pa.array([bytes(value) for value in values], pa.binary())), column)
     joined = np.frombuffer(b"".join(bytes(value) for value in values), np.uint8)
     return decoded(joined.reshape(len(values), -1), column)

@@ -153,12 +153,12 @@ def _possible(role: str, column: TensorColumn) -> tuple[str, ...]:
         return ("null", "not_finite", "not_integer", "range")
     if role == "weight":
         return ("null", "not_finite", "negative")
-    if column.stored == "text":
-        return ("null",)
     if column.stored == "image":
         return ("null", "shape")
-    whole = ("not_integer", "range") if is_whole(column.dtype) else ()
     length = "shape" if column.nested else "length"
+    if column.dtype == "string":
+        return ("null", "null_element", length)
+    whole = ("not_integer", "range") if is_whole(column.dtype) else ()
     if column.flags:
         return ("null", "null_element", "not_finite", length, "range")
     return ("null", "null_element", "not_finite", length, *whole)
@@ -266,7 +266,8 @@ def _detail(check: Check, counts: Mapping[str, Any]) -> str:
     if column.stored == "image" and check.problem == "shape":
         return f": {counts[f'words_{check.stored}']}"
     if check.problem == "shape":
-        return f" (expected shape {column.shape})"
+        steps = f"arrays of {column.step_size} elements" if column.padding is not None else ""
+        return f" (expected {steps or f'shape {column.shape}'})"
     if check.is_class or check.is_flag:
         classes = column.num_classes or 0
         expected = "0 or 1" if check.is_flag else f"0 to {classes - 1} for {classes} classes"

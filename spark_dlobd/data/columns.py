@@ -80,7 +80,7 @@ def feature_column(
     check_takes(takes)
     field = find_field(schema, name, "feature")
     flat, nested = _flattened_field(field, tuple(shape))
-    kind, dtype = kind_of(flat, "feature")
+    kind, dtype = _kind_of(flat, "feature", takes)
     dtype = stored_dtype(dtype, takes)
     column = TensorColumn(
         name, dtype, tuple(shape), takes=None if dtype == takes else takes, nested=nested, part=part
@@ -92,19 +92,23 @@ def feature_column(
 def _text_column(
     schema: T.StructType, name: str, shape: tuple[int, ...], part: str
 ) -> TensorColumn:
-    """A string a row, for an input of strings."""
-    found = find_field(schema, name, "feature").dataType
-    column = TensorColumn(name, "string", shape, part=part, stored="text")
-    if not isinstance(found, T.StringType):
+    """A string or an array of strings a row, for an input of strings."""
+    field = find_field(schema, name, "feature")
+    depth, element = nesting(field.dataType)
+    if not isinstance(element, T.StringType):
+        kind = f"{'array<' * depth}string{'>' * depth}"
         raise ConfigurationError(
             f"The feature column '{name}' must hold strings, which the model takes. Got "
-            f"{found.simpleString()}: withColumn('{name}', col('{name}').cast('string')) writes "
-            "numbers as text."
+            f"{field.dataType.simpleString()}: withColumn('{name}', col('{name}').cast('{kind}')) "
+            "writes numbers as text."
         )
-    if column.size != 1:
+    _, nested = _flattened_field(field, shape)
+    column = TensorColumn(name, "string", shape, nested=nested, part=part, stored="text")
+    if depth == 0 and column.size != 1:
         raise ConfigurationError(
             f"The feature column '{name}' holds one string per row, the model expects shape "
-            f"{shape}. Start the network with keras.Input((1,), dtype='string')."
+            f"{shape}. Start the network with keras.Input((1,), dtype='string'), or give it a list "
+            f"of {column.size} columns."
         )
     return column
 
@@ -380,6 +384,10 @@ def _field_on_path(schema: T.StructType, path: list[str], role: str) -> T.Struct
 
 def kind_of(field: T.StructField, role: str) -> tuple[Kind, str]:
     """How a column holds its elements, and their stored dtype."""
+    return _kind_of(field, role, None)
+
+
+def _kind_of(field: T.StructField, role: str, takes: str | None) -> tuple[Kind, str]:
     from pyspark.ml.linalg import VectorUDT
 
     found = field.dataType
@@ -394,12 +402,22 @@ def kind_of(field: T.StructField, role: str) -> tuple[Kind, str]:
     hint = ""
     if nesting(found)[0] > 1:
         hint = f" Flatten nested arrays first: functions.flatten('{field.name}')."
-    elif isinstance(found, T.StringType):
+    elif isinstance(nesting(found)[1], T.StringType):
         hint = " Index and encode strings first: StringIndexer, OneHotEncoder, VectorAssembler."
+        if takes is not None:
+            hint += (
+                f" Or let the network do it: keras.Input(..., dtype='string') instead of {takes}, "
+                "and keras.layers.StringLookup or TextVectorization."
+            )
     raise ConfigurationError(
         f"The {role} column '{field.name}' must be a number, an array of numbers, a vector or "
         f"binary. Got {found.simpleString()}.{hint}"
     )
+
+
+def element_dtype(element: T.DataType) -> str | None:
+    """Type of the elements of an array; None where they are no numbers."""
+    return _DTYPES.get(type(element))
 
 
 def _check_width(field: T.StructField, kind: Kind, column: TensorColumn, role: str) -> None:

@@ -11,7 +11,9 @@ from spark_dlobd.data.cast import cast, cast_decimals
 from spark_dlobd.data.checks import INDICATOR, PROBLEMS, place_of, words_of
 from spark_dlobd.data.encoded import Bits, EncodedColumn
 from spark_dlobd.data.images import problem_of
+from spark_dlobd.data.padding import padded
 from spark_dlobd.data.storage_schema import stored_type
+from spark_dlobd.data.texts import packed_texts
 from spark_dlobd.job.columns import ColumnSpec, Role, TensorColumn
 
 if TYPE_CHECKING:
@@ -139,12 +141,12 @@ def encode_column(source: pa.Array, column: TensorColumn, role: Role = "features
 
     if column.num_classes is not None and not column.shape:
         return _class_label(source, column)
+    if pa.types.is_list(source.type) or pa.types.is_large_list(source.type):
+        return _texts(source, column) if column.dtype == "string" else _list(source, column)
     if column.stored == "text":
         return _bytes(source)
     if column.stored == "image":
         return _images(source)
-    if pa.types.is_list(source.type) or pa.types.is_large_list(source.type):
-        return _list(source, column)
     if pa.types.is_binary(source.type) or pa.types.is_large_binary(source.type):
         return _binary(source, column)
     return _number(source, column, role)
@@ -180,15 +182,8 @@ def _class_label(source: pa.Array, column: TensorColumn) -> EncodedColumn:
 def _list(source: pa.Array, column: TensorColumn) -> EncodedColumn:
     """An array or vector: its Arrow values are the bytes of the tensors already."""
     import numpy as np
-    import pyarrow as pa
 
-    offset_type = np.int64 if pa.types.is_large_list(source.type) else np.int32
-    offsets = np.frombuffer(source.buffers()[1], offset_type)[
-        source.offset : source.offset + len(source) + 1
-    ]
-    first, last = int(offsets[0]), int(offsets[-1])
-    child = source.values.slice(first, last - first)
-    offsets = np.subtract(offsets, first)
+    child, offsets = _elements(source)
     values, marks = _cast(child, column)
     classes = None
     if column.num_classes is not None:
@@ -204,6 +199,10 @@ def _list(source: pa.Array, column: TensorColumn) -> EncodedColumn:
         reasons |= _flag(_rows_with(elements & present, offsets), problem)
         bad |= elements
     places = _first_places(bad, offsets) if column.beside else None
+    if column.padding is not None:
+        good, counts = _good_elements(reasons, offsets)
+        values = padded(values if good is None else values[good], counts, column)
+        offsets = np.arange(len(counts) + 1) * column.size
     return EncodedColumn(values, offsets, reasons, lengths, classes, places)
 
 
@@ -226,6 +225,47 @@ def _outside(values: NDArray[Any], marks: Marks, classes: int) -> NDArray[np.boo
 
     outside: NDArray[np.bool_] = (values < 0) | (values >= classes)
     return outside | marks.get("range", np.zeros(len(values), bool))
+
+
+def _texts(source: pa.Array, column: TensorColumn) -> EncodedColumn:
+    """An array of strings, or several columns of strings side by side."""
+    import pyarrow as pa
+
+    child, offsets = _elements(source)
+    nulls = _nulls(child)
+    reasons, lengths = _checked_lengths(source, offsets, column)
+    reasons |= _flag(_rows_with(nulls, offsets), "null_element")
+    places = _first_places(nulls, offsets) if column.beside else None
+    good, counts = _good_elements(reasons, offsets)
+    data, starts = _content(child if good is None else child.filter(pa.array(good)))
+    return EncodedColumn(
+        *packed_texts(data, starts, counts, column), reasons, lengths, places=places
+    )
+
+
+def _elements(source: pa.Array) -> tuple[pa.Array, NDArray[Any]]:
+    """Elements of all rows of lists, and where each begins."""
+    import numpy as np
+    import pyarrow as pa
+
+    offset_type = np.int64 if pa.types.is_large_list(source.type) else np.int32
+    offsets = np.frombuffer(source.buffers()[1], offset_type)[
+        source.offset : source.offset + len(source) + 1
+    ]
+    first, last = int(offsets[0]), int(offsets[-1])
+    return source.values.slice(first, last - first), np.subtract(offsets, first)
+
+
+def _good_elements(
+    reasons: Bits, offsets: NDArray[Any]
+) -> tuple[NDArray[np.bool_] | None, NDArray[Any]]:
+    """Which elements are of valid rows, None for all, and their number in each row."""
+    import numpy as np
+
+    counts, good = np.diff(offsets), reasons == 0
+    if good.all():
+        return None, counts
+    return np.repeat(good, counts), np.where(good, counts, 0)
 
 
 def _first_places(bad: NDArray[np.bool_], offsets: NDArray[Any]) -> pa.Array:
@@ -313,6 +353,8 @@ def _checked_lengths(
 
     nulls, lengths = _nulls(source), np.diff(offsets)
     wrong = (lengths != column.size) & ~nulls
+    if column.padding is not None:
+        wrong = (lengths > column.size) | (lengths % column.step_size != 0)
     problem = "shape" if column.nested else "length"
     reasons = _flag(nulls, "null") | _flag(wrong, problem)
     return reasons, pa.array(lengths, pa.int32(), mask=~wrong)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spark_dlobd.data.decode import decoded
+from spark_dlobd.data.decode import decoded, rows_of
 from spark_dlobd.data.storage_schema import is_number
 from spark_dlobd.job.columns import TensorColumn
 
@@ -70,12 +70,7 @@ class EncodedColumn:
 
     def _decoded(self, column: TensorColumn) -> NDArray[Any]:
         """Rows that are stored in another form."""
-        content = self.values.tobytes()
-        rows = np.empty(len(self.reasons), object)
-        for place, begin, end in zip(
-            range(len(rows)), self.offsets, self.offsets[1:], strict=False
-        ):
-            rows[place] = content[begin:end]
+        rows = rows_of(self.stored(column), column)
         good = self.reasons == 0
         if good.all():
             return decoded(rows, column)

@@ -9,7 +9,7 @@ from pyspark.sql import types as T
 from spark_dlobd.data.cast import is_whole
 from spark_dlobd.data.columns import find_field, kind_of, nesting, reference
 from spark_dlobd.data.image_columns import image_expression
-from spark_dlobd.data.side_by_side import holds_whole, is_number
+from spark_dlobd.data.side_by_side import holds_whole, is_single
 from spark_dlobd.job.columns import ColumnSpec, TensorColumn
 
 if TYPE_CHECKING:
@@ -43,10 +43,14 @@ def expression(schema: T.StructType, column: TensorColumn) -> Column:
     source = F.col(reference(schema, column.name))
     if column.stored == "image":
         return image_expression(schema, column.name)
-    if column.stored == "text":
-        return F.encode(source, "UTF-8")
-    if column.nested:
+    if column.padding is not None:
+        source, element = _sequence(source, field.dataType, column)
+    elif column.nested:
         source, element = _flat_expression(source, field.dataType, column.shape)
+    elif column.dtype == "string":
+        depth, element = nesting(field.dataType)
+        if depth == 0:
+            return source.cast(T.BinaryType())
     else:
         kind, _ = kind_of(field, "data")
         if kind == "vector":
@@ -62,7 +66,9 @@ def expression(schema: T.StructType, column: TensorColumn) -> Column:
 
 
 def _sent(element: T.DataType, column: TensorColumn) -> T.DataType:
-    """Type in which numbers go to Python."""
+    """Type in which numbers go to Python, and strings: as the bytes that they are."""
+    if column.dtype == "string":
+        return T.BinaryType()
     if column.num_classes is not None or _is_double(column):
         return T.DoubleType()
     if not is_whole(column.dtype):
@@ -88,7 +94,7 @@ def _joined(schema: T.StructType, column: TensorColumn) -> Column:
     for name, width in column.beside:
         one = TensorColumn(name, column.dtype, (width,), takes=column.takes)
         value = expression(schema, one)
-        if is_number(schema, name):
+        if is_single(schema, name):
             parts.append(F.array(value.cast(element)))
             continue
         empty, nulls = F.array().cast(array), F.array_repeat(F.lit(None).cast(element), width)
@@ -99,12 +105,30 @@ def _joined(schema: T.StructType, column: TensorColumn) -> Column:
 
 def _element(schema: T.StructType, column: TensorColumn) -> T.DataType:
     """Type in which all elements go to Python."""
+    if column.dtype == "string":
+        return T.BinaryType()
     if column.dtype == "float64":
         return T.DoubleType()
     if not is_whole(column.dtype):
         return T.FloatType()
     whole = all(holds_whole(schema, name) for name in column.sources)
     return T.LongType() if whole else T.DoubleType()
+
+
+def _sequence(source: Column, kind: T.DataType, column: TensorColumn) -> tuple[Column, T.DataType]:
+    """At most so many steps of each row, flat; what is longer than that is of another shape."""
+    from pyspark.sql import functions as F
+
+    depth, element = nesting(kind)
+    length = column.shape[0]
+    first = 1 if column.padding is None or column.padding.align == "start" else -length
+    # what is short enough is not copied
+    cut = F.when(F.size(source) > length, F.slice(source, first, length)).otherwise(source)
+    if depth == 1:
+        return cut, element
+    equal = F.forall(cut, lambda step: F.size(step) == column.step_size)
+    other = F.array_repeat(F.lit(0).cast(element), column.size + 1)
+    return F.when(source.isNotNull(), F.when(equal, F.flatten(cut)).otherwise(other)), element
 
 
 def _flat_expression(

@@ -119,7 +119,7 @@ def _as_array(column: pa.ChunkedArray, url: str, ragged: bool) -> NDArray[Any]:
     import pyarrow as pa
 
     if ragged:
-        return rows_of_any_length(column.to_pylist())
+        return rows_of_any_length(column)
 
     if not pa.types.is_binary(column.type):
         return np.asarray(column.to_numpy())

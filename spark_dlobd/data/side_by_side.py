@@ -1,4 +1,4 @@
-"""Several columns side by side as one tensor: numbers, booleans, arrays and vectors."""
+"""Several columns side by side as one tensor: numbers, booleans, strings, arrays and vectors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyspark.sql import types as T
 from spark_dlobd.data.cast import is_whole
 from spark_dlobd.data.columns import feature_column, find_field, vector_width
 from spark_dlobd.errors import ConfigurationError
-from spark_dlobd.job.columns import Piece, TensorColumn
+from spark_dlobd.job.columns import Piece, Stored, TensorColumn
 
 if TYPE_CHECKING:
     pass
@@ -52,7 +52,8 @@ def side_by_side(
             f"Each column stands in one place. Got {', '.join(map(repr, repeated))} several times "
             f"in {list(names)}."
         )
-    together = TensorColumn(_called(names), takes, tuple(shape), part=part)
+    stored: Stored = "text" if takes == "string" else "tensor"
+    together = TensorColumn(_called(names), takes, tuple(shape), part=part, stored=stored)
     widths = _widths(schema, names, together)
     if sum(widths) != together.size:
         raise ConfigurationError(
@@ -81,7 +82,7 @@ def _each(names: Sequence[str], widths: Sequence[int]) -> str:
 def _widths(schema: T.StructType, names: Sequence[str], column: TensorColumn) -> list[int]:
     """Elements of each column; of one that does not say it, what the others leave."""
     known = [
-        1 if is_number(schema, name) else vector_width(find_field(schema, name, "feature"))
+        1 if is_single(schema, name) else vector_width(find_field(schema, name, "feature"))
         for name in names
     ]
     open_ones = [name for name, width in zip(names, known, strict=True) if width is None]
@@ -100,10 +101,10 @@ def _widths(schema: T.StructType, names: Sequence[str], column: TensorColumn) ->
     return [left if width is None else width for width in known]
 
 
-def is_number(schema: T.StructType, name: str) -> bool:
-    """Whether a column holds one number or boolean a row."""
+def is_single(schema: T.StructType, name: str) -> bool:
+    """Whether a column holds one number, boolean or string a row."""
     kind = _kind_of(schema, name)
-    return isinstance(kind, (T.NumericType, T.BooleanType))
+    return isinstance(kind, (T.NumericType, T.BooleanType, T.StringType))
 
 
 def holds_whole(schema: T.StructType, name: str) -> bool:

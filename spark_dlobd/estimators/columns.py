@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.data import columns as data_columns
 from spark_dlobd.data.image_columns import image_column
+from spark_dlobd.data.sequences import padding_of, sequence_column
 from spark_dlobd.data.side_by_side import side_by_side
 from spark_dlobd.errors import ConfigurationError
 from spark_dlobd.estimators.outputs import num_classes
 from spark_dlobd.estimators.params import PredictionParams
 from spark_dlobd.job.columns import ColumnSpec, TensorColumn
-from spark_dlobd.job.input_columns import ImageColumn, InputColumn, input_column
+from spark_dlobd.job.input_columns import (
+    ImageColumn,
+    InputColumn,
+    SequenceColumn,
+    input_column,
+)
 from spark_dlobd.job.network import OutputSpec
 from spark_dlobd.training.output import loss_name, losses_of
 from spark_dlobd.training.signature import Signature, Tensor, inputs_of, outputs_of
@@ -99,8 +106,28 @@ def _input(schema: StructType, columns: Any, tensor: Tensor, part: str) -> Tenso
     return side_by_side(schema, columns, tensor.shape, tensor.dtype, part)
 
 
-_DESCRIBED: dict[type[InputColumn], Callable[..., TensorColumn]] = {ImageColumn: image_column}
+_DESCRIBED: dict[type[InputColumn], Callable[..., TensorColumn]] = {
+    ImageColumn: image_column,
+    SequenceColumn: sequence_column,
+}
 """Kind of column -> function that describes it as a tensor."""
+
+
+def row_columns(
+    stage: PredictionParams, inputs: Sequence[TensorColumn]
+) -> tuple[TensorColumn, ...]:
+    """Inputs of a fitted network with what its columns say of single rows."""
+    given = stage._value("inputs") or {}
+    if len(inputs) == 1 and len(given) == 1:
+        given = {inputs[0].part: next(iter(given.values()))}
+    return tuple(_padded(column, given.get(column.part)) for column in inputs)
+
+
+def _padded(column: TensorColumn, given: Any) -> TensorColumn:
+    sequence = input_column(given) if isinstance(given, dict) else None
+    if not isinstance(sequence, SequenceColumn):
+        return column
+    return replace(column, padding=padding_of(sequence, column.network_dtype))
 
 
 def _by_input(stage: PredictionParams, names: Sequence[str]) -> list[Any]:

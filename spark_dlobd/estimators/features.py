@@ -36,6 +36,8 @@ def scored_expression(schema: T.StructType, column: TensorColumn) -> Column:
     and an array of whole numbers with a null in it goes as null.
     """
     value = expression(schema, column)
+    if column.dtype == "string":
+        return value
     if column.beside:
         whole = is_whole(column.dtype)
         return F.when(~F.exists(value, lambda element: element.isNull()), value) if whole else value
@@ -57,7 +59,7 @@ def encode_rows(rows: pd.Series[Any], column: TensorColumn) -> EncodedColumn:
     column : TensorColumn
         Type and shape of one row.
     """
-    return encode_column(_as_arrow(rows.to_numpy()), column)
+    return encode_column(_as_arrow(rows.to_numpy(), column), column)
 
 
 def invalid_error(
@@ -67,18 +69,19 @@ def invalid_error(
     return invalid_features_error(list(zip(columns, encoded, strict=True)), alone)
 
 
-def _as_arrow(values: np.ndarray[Any, Any]) -> pa.Array:
+def _as_arrow(values: np.ndarray[Any, Any], column: TensorColumn) -> pa.Array:
     import pyarrow as pa
 
     null = np.fromiter((value is None for value in values), bool, len(values))
     given = [value for value in values if value is not None]
-    if given and isinstance(given[0], bytes):
+    strings = column.dtype == "string"
+    if isinstance(given[0], bytes) if given else strings:
         return pa.array(values, pa.binary())
     lengths = np.zeros(len(values), np.int64)
     lengths[~null] = [len(value) for value in given]
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     flat = np.concatenate(given) if given else np.zeros(0, np.float32)
-    elements = pa.array(flat, from_pandas=False)
+    elements = pa.array(flat, pa.binary() if strings else None, from_pandas=False)
     if not null.any():
         return pa.LargeListArray.from_arrays(offsets, elements)
     # an offset of null marks a null row

@@ -13,7 +13,7 @@ from pyspark.ml.util import HasTrainingSummary, MLReadable, MLWritable
 from pyspark.sql import types as T
 
 from spark_dlobd.errors import ConfigurationError, ModelError, NotAvailableError
-from spark_dlobd.estimators.columns import check_dataset, input_columns
+from spark_dlobd.estimators.columns import check_dataset, input_columns, row_columns
 from spark_dlobd.estimators.features import scored_expression
 from spark_dlobd.estimators.network import FittedNetwork, FittedOutput
 from spark_dlobd.estimators.one_row import DriverNetwork
@@ -305,7 +305,7 @@ class DLModel(
         fitted = self.fitted()
         thresholds = self._value("thresholds")
         check_thresholds(thresholds, fitted.specs)
-        found = self._built(value, fitted.network, fitted.inputs)
+        found = self._built(value, fitted.network, row_columns(self, fitted.inputs))
         return {
             spec.name: derive_outputs(one, spec, thresholds)
             for one, spec in zip(found, fitted.specs, strict=True)
@@ -414,8 +414,7 @@ class DLModel(
         self._fitted = FittedNetwork(
             Network(archive, config, keras_codec.custom_objects_of(model, config)),
             tuple(
-                TensorColumn(part or tensor.name, tensor.dtype, tensor.shape, part=part)
-                for tensor, part in zip(takes.tensors, takes.parts, strict=True)
+                tensor.column(part) for tensor, part in zip(takes.tensors, takes.parts, strict=True)
             ),
             tuple(outputs),
         )

@@ -91,21 +91,64 @@ def _series(value: Any, tensor: TensorColumn) -> pd.Series[Any]:
     import pandas as pd
     from pyspark.ml.linalg import Vector
 
-    if isinstance(value, str) and tensor.stored == "text":
-        value = value.encode()
+    if tensor.dtype == "string":
+        return pd.Series([_texts(value, tensor)], dtype=object)
     if isinstance(value, (bytes, bytearray)):
         return pd.Series([bytes(value)], dtype=object)
-    array = np.asarray(value.toArray() if isinstance(value, Vector) else value)
+    array = _array(value.toArray() if isinstance(value, Vector) else value, tensor)
     if array.dtype == object and all(isinstance(number, Decimal) for number in array.flat):
         array = array if is_whole(tensor.dtype) else array.astype(np.float64)
     elif array.dtype.kind not in "biuf":
         raise DataError(
             f"predict takes one row: a Vector, a list of numbers, an array or bytes. Got {value!r}."
         )
+    flat = _flat(array, tensor)
+    return pd.Series([flat.astype(np.uint8) if flat.dtype.kind == "b" else flat], dtype=object)
+
+
+def _texts(value: Any, tensor: TensorColumn) -> Any:
+    """The bytes of one string, or an array of those of several."""
+    if isinstance(value, (str, bytes)) and tensor.size == 1 and tensor.padding is None:
+        return value.encode() if isinstance(value, str) else value
+    strings = _flat(_array(value, tensor, object), tensor)
+    if isinstance(value, (str, bytes)) or not all(isinstance(one, (str, bytes)) for one in strings):
+        raise DataError(f"predict takes one row of {tensor.size} strings. Got {value!r}.")
+    encoded = np.empty(len(strings), object)
+    encoded[:] = [one.encode() if isinstance(one, str) else one for one in strings]
+    return encoded
+
+
+def _array(value: Any, tensor: TensorColumn, dtype: Any = None) -> Array:
+    try:
+        return np.asarray(value, dtype)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"predict takes one row of shape {tensor.shape}, flat or nested. Got {value!r}: "
+            f"{error}."
+        ) from error
+
+
+def _flat(array: Array, tensor: TensorColumn) -> Array:
+    """Elements of one row, which may be nested as the tensor is."""
+    if tensor.padding is not None:
+        return _cut(array, tensor)
     if array.ndim > 1 and array.shape != tensor.shape:
         raise DataError(
             f"predict takes one row of shape {tensor.shape}, flat or nested. Got shape "
             f"{array.shape}: model.transform(df) scores many rows."
         )
-    flat = array.reshape(-1)
-    return pd.Series([flat.astype(np.uint8) if flat.dtype.kind == "b" else flat], dtype=object)
+    return array.reshape(-1)
+
+
+def _cut(array: Array, tensor: TensorColumn) -> Array:
+    """At most as many steps as the tensor has, as `transform` takes them."""
+    length, step = tensor.shape[0], tensor.shape[1:]
+    if array.shape[1:] != step and not (
+        array.ndim == 1 and (tensor.step_size == 1 or not array.size)
+    ):
+        raise DataError(
+            f"predict takes a sequence of any number of steps of shape {step}. Got shape "
+            f"{array.shape}."
+        )
+    assert tensor.padding is not None
+    return (array[:length] if tensor.padding.align == "start" else array[-length:]).reshape(-1)

@@ -290,7 +290,7 @@ def _plain(data: dict[str, Any], newer: Iterable[str]) -> dict[str, Any]:
     return {key: value for key, value in data.items() if key not in later}
 
 
-_LATER_OF_INPUTS = ("part", "beside", "flags")
+_LATER_OF_INPUTS = ("part", "beside", "flags", "padding")
 _LATER_OF_OUTPUTS = ("name", "shape")
 
 

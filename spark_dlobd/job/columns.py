@@ -36,6 +36,13 @@ class Piece(NamedTuple):
     width: int
 
 
+class Padding(NamedTuple):
+    """How rows with fewer or more steps than the tensor has are made to fit."""
+
+    value: float | str
+    align: str
+
+
 @dataclass(frozen=True)
 class TensorColumn:
     """One or more DataFrame columns as a fixed-shape tensor.
@@ -63,6 +70,8 @@ class TensorColumn:
     stored : {"tensor", "text", "image"}
         In which form a row lies on disk: as the tensor itself, or as bytes of any length
         (`spark_dlobd.data.decode`).
+    padding : Padding or None
+        For arrays of any length, which are padded or cut to the first extent of `shape`.
     """
 
     name: str
@@ -75,6 +84,12 @@ class TensorColumn:
     beside: tuple[Piece, ...] = ()
     stored: Stored = "tensor"
     flags: bool = False
+    padding: Padding | None = None
+
+    @property
+    def step_size(self) -> int:
+        """Number of elements of one step of a sequence."""
+        return self.size // self.shape[0]
 
     @property
     def size(self) -> int:

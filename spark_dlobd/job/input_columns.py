@@ -75,9 +75,9 @@ class SequenceColumn(InputColumn):
         An array of numbers or strings, or of arrays of equal length.
     length : int
         Steps of every row in the tensor.
-    padding : float, default 0
+    padding : float or str, default 0
         Stands where a row has fewer; ``keras.layers.Embedding(..., mask_zero=True)`` and
-        ``keras.layers.Masking`` make a mask of it.
+        ``keras.layers.Masking`` make a mask of it. 0 is the empty string among strings.
     align : {"start", "end"}, default "start"
         Where the row lies: at the start, with padding after it, or at the end. What is too
         long keeps its first or its last steps.
@@ -90,13 +90,17 @@ class SequenceColumn(InputColumn):
 
     kind: ClassVar[str] = "sequence"
     length: int = 0
-    padding: float = 0
+    padding: float | str = 0
     align: str = "start"
 
     def __post_init__(self) -> None:
         """Check every value."""
         super().__post_init__()
-        integer("length of SequenceColumn", 1)(self.length)
+        object.__setattr__(self, "length", integer("length of SequenceColumn", 1)(self.length))
+        if isinstance(self.padding, bool) or not isinstance(self.padding, (int, float, str)):
+            raise ConfigurationError(
+                f"padding of SequenceColumn must be a number or a str. Got {self.padding!r}."
+            )
         choice("align of SequenceColumn", "start", "end")(self.align)
 
 

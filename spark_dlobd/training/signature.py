@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spark_dlobd.errors import ModelError
-from spark_dlobd.job.columns import Structure
+from spark_dlobd.job.columns import Stored, Structure, TensorColumn
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,12 @@ class Tensor:
     name: str
     shape: tuple[int, ...]
     dtype: str
+
+    def column(self, part: str) -> TensorColumn:
+        """Rows as the network takes them, of no column yet."""
+        stored: Stored = "text" if self.dtype == "string" else "tensor"
+        name = part or self.name
+        return TensorColumn(name, self.dtype, self.shape, part=part, stored=stored)
 
 
 @dataclass(frozen=True)

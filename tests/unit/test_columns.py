@@ -77,6 +77,8 @@ def test_nested_arrays_of_the_networks_shape():
         match=r"'nested' must hold strings, .* Got array<array<float>>",
     ):
         feature_column(SCHEMA, "nested", (2, 3), "string")
+    with pytest.raises(ConfigurationError, match=r"The model takes complex64, which no column"):
+        feature_column(SCHEMA, "nested", (2, 3), "complex64")
 
 
 @pytest.mark.parametrize(
