@@ -196,7 +196,7 @@ def test_null_strings_are_not_valid(df: DataFrame) -> None:
 
 def test_fit_names_the_column_of_a_null_string(df: DataFrame) -> None:
     some = df.withColumn("device", F.when(F.col("id") > 2, F.col("device")))
-    with pytest.raises(DataError, match=r"\(input 'cats'\): 3 null inside the array in 'device'"):
+    with pytest.raises(DataError, match=r"\(input 'cats'\): 3 null in 'device'"):
         estimator(preprocessing(), inputs=INPUTS).fit(some)
 
 
