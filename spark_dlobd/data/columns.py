@@ -280,6 +280,8 @@ def check_roles(
     whole = {(c.name.lower(), c.size) for c in columns.inputs if not c.beside}
     for role, column in zip(columns.roles, columns.all, strict=True):
         learns_numbers = column.num_classes is None and column.part not in classifying
+        # a single number that is its own label is a mistake, unless both are named
+        learns_numbers &= column.size > 1 or bool(column.part)
         if role == "label" and learns_numbers and (column.name.lower(), column.size) in whole:
             continue
         for name in column.sources:

@@ -100,16 +100,16 @@ class SharedDataFits(Iterator[tuple[int, DLModel]]):
         prepared = prepare(settings, self._dataset)
         with Recording(settings, prepared, began) as recording:
             with recording.reporter.phase("materialize"):
-                data = self._get(prepared)
+                world_size = prepared.job.config.world_size
+                data = self._get(prepared.rows, prepared.request, world_size)
             trained = _train(prepared, self._dataset, data, recording)
             return _model(settings, trained, recording)
 
-    def _get(self, prepared: Prepared) -> DatasetRef:
-        request, world_size = prepared.request, prepared.job.config.world_size
+    def _get(self, rows: DataFrame, request: Request, world_size: int) -> DatasetRef:
         with self._writing:
-            key = request, world_size, sources_of(prepared.rows)
+            key = request, world_size, sources_of(rows)
             if key not in self._data:
-                context = materialized(prepared.rows, request, world_size)
+                context = materialized(rows, request, world_size)
                 self._data[key] = self._stack.enter_context(context)
             return self._data[key]
 

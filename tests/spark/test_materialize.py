@@ -390,7 +390,7 @@ def test_same_column_in_two_roles_is_refused(spark):
     df = numbers(spark)
     columns = ColumnSpec.of(feature_column(df.schema, "y", ()), label_column(df.schema, "y"))
     with (
-        pytest.raises(ConfigurationError, match="featuresCol and labelCol must name different"),
+        pytest.raises(ConfigurationError, match="labelCol and featuresCol must name different"),
         materialize(df, columns),
     ):
         pass

@@ -230,8 +230,8 @@ def test_fits_of_one_fit_multiple_see_files_that_change_between_them(spark, temp
     columns = ColumnSpec.of(feature_column(df.schema, "x", (1,)), label_column(df.schema, "y"))
     request = Request(columns, None, None, "error")
     fits = SharedDataFits([], df)
-    first = fits._get(request, 1)
-    assert fits._get(request, 1) is first
+    first = fits._get(df, request, 1)
+    assert fits._get(df, request, 1) is first
     path.write_text("20,0\n21,0\n")
-    assert [data.rows("train") for data in (first, fits._get(request, 1))] == [1, 2]
+    assert [data.rows("train") for data in (first, fits._get(df, request, 1))] == [1, 2]
     del fits
