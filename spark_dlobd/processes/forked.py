@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import IO
 
 from spark_dlobd.processes.fork_server import LENGTH, ForkRequest
@@ -97,7 +98,9 @@ class ForkedProcess:
         if self.poll() is not None:
             return
         if self.is_forked:
-            os.kill(self.pid, signal.SIGKILL)
+            # it may have ended while the word of that is still under way
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
         else:
             self._server.process.kill()
 

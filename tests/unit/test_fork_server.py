@@ -171,6 +171,22 @@ def test_everything_ends_with_the_owner(program: Any, tmp_path: Path) -> None:
     assert alive == []
 
 
+def test_killing_one_that_has_just_ended_is_no_error(
+    program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end is told by the server a moment after it is gone."""
+    module = program("tell(ready=True); sys.stdin.read()")
+    with ChildProcess(module, {}, lambda line: None) as process:
+        assert told(process) == {"ready": True}
+        with monkeypatch.context() as late:
+            late.setattr(process.process, "poll", lambda: None)
+            os.kill(process.process.pid, signal.SIGKILL)
+            deadline = time.monotonic() + 10
+            while psutil.pid_exists(process.process.pid) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            process.process.kill()
+
+
 def test_a_server_that_is_killed_is_seen_and_replaced(program: Any) -> None:
     module = program("tell(parent=os.getppid()); sys.stdin.read()")
     with ChildProcess(module, {}, lambda line: None) as process:
