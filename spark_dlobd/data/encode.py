@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.data.cast import cast, cast_decimals
 from spark_dlobd.data.checks import INDICATOR, PROBLEMS, place_of, words_of
 from spark_dlobd.data.encoded import Bits, EncodedColumn
-from spark_dlobd.data.images import problem_of
+from spark_dlobd.data.images import named, problems_of
 from spark_dlobd.data.padding import padded
 from spark_dlobd.data.storage_schema import stored_type
 from spark_dlobd.data.texts import packed_texts
@@ -28,7 +26,6 @@ VALIDATION = "validation"
 REASON = "reason"
 """Prefix of the columns that hold what is wrong with a row."""
 _MAX_BATCH_BYTES = 2**30
-_IMAGE_THREADS = 2
 
 
 def encoded_schema(columns: ColumnSpec, with_split: bool) -> str:
@@ -304,17 +301,15 @@ def _images(source: pa.Array) -> EncodedColumn:
     import numpy as np
     import pyarrow as pa
 
-    data, offsets = _content(source)
     nulls = _nulls(source)
-    content = data.tobytes()
-    ends = itertools.pairwise(offsets)
-    with ThreadPoolExecutor(_IMAGE_THREADS, thread_name_prefix="dlobd-images") as pool:
-        told = list(pool.map(lambda each: problem_of(content[each[0] : each[1]]), ends))
+    rows = [named(row or b"") for row in source.to_pylist()]
+    told = problems_of([content for _, content in rows])
     bad = np.array([text is not None for text in told], bool) & ~nulls
     words = [
-        None if text is None or null else f"{text} ({end - begin:,} bytes)"
-        for text, null, begin, end in zip(told, nulls, offsets, offsets[1:], strict=False)
+        f"{text} ({name + ', ' if name else ''}{len(content):,} bytes)" if is_bad else None
+        for is_bad, text, (name, content) in zip(bad, told, rows, strict=True)
     ]
+    data, offsets = _content(pa.array([content for _, content in rows], pa.binary()))
     reasons = _flag(nulls, "null") | _flag(bad, "shape")
     return EncodedColumn(data, offsets, reasons, words=pa.array(words, pa.string()))
 

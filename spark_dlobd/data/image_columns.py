@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import types as T
 
 from spark_dlobd.data.columns import check_takes, find_field, reference
-from spark_dlobd.data.images import RAW
+from spark_dlobd.data.images import NAME, RAW
 from spark_dlobd.errors import ConfigurationError
 from spark_dlobd.job.columns import TensorColumn
 from spark_dlobd.job.input_columns import ImageColumn
@@ -72,12 +72,28 @@ def is_image_struct(kind: T.DataType) -> bool:
 
 
 def image_expression(schema: T.StructType, name: str) -> Column:
-    """Spark expression of a column of images: content of files, or pixels behind a header."""
+    """Spark expression of a column of images: content of files, or pixels behind a header.
+
+    Before it a line with the name of the file where the DataFrame knows it, for messages.
+    """
     from pyspark.sql import functions as F
 
     source = F.col(reference(schema, name))
-    if not is_image_struct(find_field(schema, name, "image").dataType):
-        return source
+    kind = find_field(schema, name, "image").dataType
+    if not isinstance(kind, T.StructType):
+        # the reader of files gives their names beside
+        path = [f for f in schema.fields if f.name == "path" and f.dataType == T.StringType()]
+        return F.concat(_line(NAME, F.col("path")), source) if path else source
     height, width, channels, data = (source.getField(field) for field in _STRUCT)
-    header = F.concat(F.lit(RAW.decode()), F.concat_ws(" ", height, width, channels), F.lit("\n"))
-    return F.concat(F.encode(header, "UTF-8"), data)
+    content = F.concat(_line(RAW, F.concat_ws(" ", height, width, channels)), data)
+    if "origin" not in kind.fieldNames():
+        return content
+    return F.concat(_line(NAME, source.getField("origin")), content)
+
+
+def _line(begin: bytes, text: Column) -> Column:
+    """A line of bytes before those of an image; no null, which would hide the image."""
+    from pyspark.sql import functions as F
+
+    one_line = F.regexp_replace(F.coalesce(text, F.lit("")), "\n", " ")
+    return F.encode(F.concat(F.lit(begin.decode()), one_line, F.lit("\n")), "UTF-8")

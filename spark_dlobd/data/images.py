@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+NAME = b"file "
+"""Begins a row on its way from Spark: ``file NAME``, a new line, and what is stored of it."""
 RAW = b"pixels "
 """Begins what Spark's image struct becomes: ``pixels HEIGHT WIDTH CHANNELS\\n`` and bytes."""
 MOST_PIXELS = 64_000_000
+T = TypeVar("T")
+R = TypeVar("R")
 _FORMATS = ("JPEG", "PNG", "BMP")
 _THREADS = 2
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -54,11 +59,27 @@ def decode_images(stored: NDArray[Any], column: TensorColumn) -> NDArray[np.uint
                 "valid when the rows were written: the cache was changed while it was read."
             ) from error
 
+    _in_threads(put, range(len(stored)))
+    return found
+
+
+def named(row: bytes) -> tuple[str, bytes]:
+    """Name of the file and content of a row as Spark sends it; no name where it has none."""
+    if not row.startswith(NAME):
+        return "", row
+    head, _, content = row.partition(b"\n")
+    return head[len(NAME) :].decode(errors="replace"), content
+
+
+def problems_of(contents: Sequence[bytes]) -> list[str | None]:
+    """`problem_of` each, in threads."""
+    return _in_threads(problem_of, contents)
+
+
+def _in_threads(function: Callable[[T], R], each: Iterable[T]) -> list[R]:
     # Pillow lets other threads run while it decodes and resizes
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="dlobd-images") as pool:
-        for _ in pool.map(put, range(len(stored))):
-            pass
-    return found
+        return list(pool.map(function, each))
 
 
 def problem_of(content: bytes) -> str | None:
