@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.data.checks import all_checks, invalid_rows_error, words_of
-from spark_dlobd.data.columns import check_indicator, check_roles, quoted
+from spark_dlobd.data.columns import check_indicator, check_roles, reference
 from spark_dlobd.data.encode import (
     REASON,
     VALIDATION,
@@ -35,6 +35,7 @@ from spark_dlobd.spark import spark_context
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import Column, DataFrame, Observation, Row
+    from pyspark.sql.types import StructType
 
 __all__ = ["ROW_GROUP_BYTES", "ValidationSplit", "materialize", "reuse_data"]
 
@@ -238,7 +239,7 @@ def count_split(df: DataFrame, validation: ValidationSplit | None) -> tuple[int,
     """Number of training and of validation rows, valid or not. Runs on the driver."""
     from pyspark.sql import functions as F
 
-    split = _split_expression(validation)
+    split = _split_expression(df.schema, validation)
     held = F.lit(0) if split is None else F.count_if(split == 1)
     with _cancelled_on_error(df):
         total, held_rows = df.agg(F.count(F.lit(1)), held).collect()[0]
@@ -286,7 +287,7 @@ def _checked_rows(df: DataFrame, request: Request, observation: Observation) -> 
 
     expressions = tensor_expressions(df.schema, request.columns)
     stored = list(request.columns.stored_names)
-    split = _split_expression(request.validation)
+    split = _split_expression(df.schema, request.validation)
     if split is not None:
         expressions.append(split.alias(VALIDATION))
         stored.append(VALIDATION)
@@ -303,14 +304,14 @@ def _checked_rows(df: DataFrame, request: Request, observation: Observation) -> 
     return observed.where(functools.reduce(lambda one, other: one & other, good)).select(*stored)
 
 
-def _split_expression(validation: ValidationSplit | None) -> Column | None:
+def _split_expression(schema: StructType, validation: ValidationSplit | None) -> Column | None:
     """1 for validation, 0 for training, null for null, -1 for what is neither."""
     from pyspark.sql import functions as F
 
     if validation is None:
         return None
     if validation.indicator is not None:
-        given = F.col(quoted(validation.indicator)).cast("double")
+        given = F.col(reference(schema, validation.indicator)).cast("double")
         found = F.when(given.isin(0.0, 1.0), given).when(given.isNotNull(), -1)
     else:
         found = F.when(F.rand(validation.seed) < F.lit(validation.fraction), 1).otherwise(0)
@@ -331,10 +332,14 @@ def _counts(request: Request) -> list[Column]:
         counts.append(F.count_if(found).alias(check.key))
     for name in seen_fields(request.columns):
         what, _, stored = name.partition("_")
-        if what in ("length", "place", "words"):
+        if what in ("length", "place"):
             some = F.slice(F.array_sort(F.collect_set(name)), 1, 10)
             text = F.concat_ws(", ", some.cast("array<string>"))
-            counts.append(text.alias(f"{what}s_{stored}" if what != "words" else name))
+            counts.append(text.alias(f"{what}s_{stored}"))
+        elif what == "words":
+            # two examples: a set of them would grow with the rows
+            pair = F.array_distinct(F.array(F.min(name), F.max(name)))
+            counts.append(F.concat_ws(", ", pair).alias(name))
         else:
             counts.append(F.min(name).alias(f"least_{stored}"))
             counts.append(F.max(name).alias(f"most_{stored}"))

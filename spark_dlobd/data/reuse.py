@@ -91,12 +91,14 @@ def _content(df: DataFrame, request: Request) -> tuple[int, str]:
     """Count and sum of the hashes of the rows, whatever their order."""
     from pyspark.sql import functions as F
 
-    from spark_dlobd.data.columns import quoted
+    from spark_dlobd.data.columns import reference
 
     names = [name for column in request.columns.all for name in column.sources]
     if request.indicator is not None:
         names.append(request.indicator)
-    hashes = F.xxhash64(*[F.col(quoted(name)) for name in names]).cast("decimal(20,0)")
+    hashes = F.xxhash64(*[F.col(reference(df.schema, name)) for name in names]).cast(
+        "decimal(20,0)"
+    )
     row = df.agg(F.count(F.lit(1)), F.sum(hashes)).first()
     return (0, "") if row is None else (int(row[0]), str(row[1]))
 

@@ -10,7 +10,7 @@ import pytest
 from pyspark.ml.linalg import Vectors, VectorUDT
 from pyspark.sql import types as T
 
-from spark_dlobd import DLEstimator, DLModel
+from spark_dlobd import DLEstimator, DLModel, reuse_data
 from spark_dlobd.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -73,6 +73,30 @@ def test_input_cols_and_paths_for_one_input(people: DataFrame) -> None:
     assert [row.prediction for row in model.transform(people).collect()] == [
         4.0 * i for i in range(12)
     ]
+
+
+def test_paths_into_structs_for_every_role(spark: SparkSession) -> None:
+    """Within `reuse_data` too, which compares the content of such rows."""
+    rows = [((float(i % 2), i % 2, 1.0 + i, i > 8),) for i in range(12)]
+    schema = "row struct<x: double, y: int, w: double, held: boolean>"
+    df = spark.createDataFrame(rows, schema)
+    net = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, "sigmoid")])
+    stage = DLEstimator(
+        model=net,
+        featuresCol="row.x",
+        labelCol="row.y",
+        weightCol="row.w",
+        validationIndicatorCol="row.held",
+        loss="binary_crossentropy",
+        tracking="none",
+        verbose=0,
+        batchSize=4,
+    )
+    with reuse_data():
+        for _ in range(2):
+            model = stage.fit(spark.createDataFrame(df.rdd, df.schema))
+            assert model.report["rows"] == {"train": 9, "validation": 3}
+    assert model.transform(df).count() == 12
 
 
 def test_the_column_that_lacks_a_value_is_named(people: DataFrame, spark: SparkSession) -> None:
