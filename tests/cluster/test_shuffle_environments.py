@@ -167,7 +167,7 @@ def test_full_disk(many_fits: Ended) -> None:
     failed = many_fits.result["failed"]
     assert failed["error"] == "WorkerError"
     assert "No space left on device" in failed["message"].splitlines()[0]
-    assert failed["seconds"] < 120
+    assert failed["seconds"] < 60
     assert failed["left"] == []
 
 
