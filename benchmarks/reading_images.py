@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.reading import rates
 from spark_dlobd.data.image_columns import image_column
 from spark_dlobd.data.materialize import materialize
 from spark_dlobd.data.reader import ShardReader
@@ -71,19 +71,6 @@ def read_tensorflow(paths: list[str]) -> int:
     options.threading.private_threadpool_size = 2
     dataset = tf.data.Dataset.from_tensor_slices(paths).map(pixels, num_parallel_calls=2)
     return sum(int(x.shape[0]) for x in dataset.batch(BATCH).prefetch(4).with_options(options))
-
-
-def rates(ways: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
-    """Median images/s of each way, taken in turns after one unmeasured pass."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    counted: dict[str, int] = {}
-    for repeat in range(repeats + 1):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            counted[name] = way()
-            if repeat:
-                seconds[name].append(time.perf_counter() - started)
-    return {name: counted[name] / statistics.median(times) for name, times in seconds.items()}
 
 
 def main() -> None:

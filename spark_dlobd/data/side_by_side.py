@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from pyspark.sql import types as T
 
@@ -12,9 +11,6 @@ from spark_dlobd.data.cast import is_whole
 from spark_dlobd.data.columns import feature_column, find_field, vector_width
 from spark_dlobd.errors import ConfigurationError
 from spark_dlobd.job.columns import Piece, Stored, TensorColumn
-
-if TYPE_CHECKING:
-    pass
 
 
 def side_by_side(

@@ -13,6 +13,7 @@ from spark_dlobd.errors import DataError, ModelError
 from spark_dlobd.estimators.outputs import OVERFLOW_ADVICE, Array, finite_rows
 from spark_dlobd.job.columns import TensorColumn, numpy_dtype
 from spark_dlobd.job.network import Network
+from spark_dlobd.training.signature import Signature, inputs_of, outputs_of, tensors_by_part
 from spark_dlobd.wording import useful_part
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class DriverNetwork:
 
     def __init__(self) -> None:
         self._model: Any = None
+        self._sides: tuple[Signature, Signature] | None = None
 
     def __call__(self, value: Any, network: Network, inputs: Sequence[TensorColumn]) -> list[Array]:
         """Outputs of the network for one row, each of shape ``(1, ...)``.
@@ -38,11 +40,11 @@ class DriverNetwork:
             If the network fails on it.
         """
         from spark_dlobd.training import keras_codec
-        from spark_dlobd.training.signature import inputs_of, outputs_of, tensors_by_part
 
-        if self._model is None:
+        if self._model is None or self._sides is None:
             self._model = keras_codec.archive_to_model(network.archive, network.custom_objects)
-        takes, gives = inputs_of(self._model), outputs_of(self._model)
+            self._sides = inputs_of(self._model), outputs_of(self._model)
+        takes, gives = self._sides
         rows = _rows(value, inputs)
         try:
             x = takes.structure.packed(dict(zip(takes.parts, rows, strict=True)))
