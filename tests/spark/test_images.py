@@ -154,9 +154,7 @@ def test_the_broken_file_is_named_where_its_path_is_known(
     (tmp_path / "broken one.jpeg").write_bytes((folder / "01.jpeg").read_bytes()[:150])
     files = spark.read.format("binaryFile").load(str(tmp_path))
     rows = files.selectExpr("path", "content photo", "1 label")
-    with pytest.raises(
-        DataError, match=r"can be read: .*broken one\.jpeg, 150 bytes"
-    ):
+    with pytest.raises(DataError, match=r"can be read: .*broken one\.jpeg, 150 bytes"):
         estimator(epochs=1).fit(rows)
     with pytest.raises(Exception, match=r"broken one\.jpeg, 150 bytes"):
         fitted.transform(rows).collect()
