@@ -2,7 +2,8 @@
 
 Run it with ``python examples/image_files.py``. It draws circles and squares into JPEG files,
 reads them with Spark, and trains a small network that tells them apart. The files travel and
-lie encoded; workers decode and resize them ahead of the training.
+lie encoded; workers decode and resize them ahead of the training, and flip and brighten those that
+train.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def draw(folder: Path, count: int) -> None:
 
 
 def network() -> Any:
-    """Two convolutions; scaling and flipping are part of the network."""
+    """Two convolutions; scaling is part of the network."""
     import keras
 
     keras.utils.set_random_seed(1)
@@ -49,13 +50,19 @@ def network() -> Any:
         [
             keras.Input((*SIZE, 3)),
             keras.layers.Rescaling(1 / 255),
-            keras.layers.RandomFlip(),
             keras.layers.Conv2D(8, 5, strides=2, activation="relu"),
             keras.layers.Conv2D(16, 3, strides=2, activation="relu"),
             keras.layers.Flatten(),
             keras.layers.Dense(1, activation="sigmoid"),
         ]
     )
+
+
+def augmentation() -> Any:
+    """What images that train go through, other numbers each step."""
+    import keras
+
+    return keras.Sequential([keras.layers.RandomFlip(), keras.layers.RandomBrightness(0.2)])
 
 
 def run(spark: SparkSession, folder: Path, options: argparse.Namespace) -> None:
@@ -67,6 +74,7 @@ def run(spark: SparkSession, folder: Path, options: argparse.Namespace) -> None:
     fitted = DLEstimator(
         model=network(),
         inputs={"photo": ImageColumn("content", size=SIZE)},
+        transformation=augmentation(),
         loss="binary_crossentropy",
         optimizer="adam",
         learningRate=0.005,

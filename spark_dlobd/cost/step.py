@@ -124,6 +124,6 @@ def _on_driver(job: TrainJob, arrays: tuple[NDArray[Any], ...], rows: int) -> fl
     from spark_dlobd.training.loop import build_model
 
     with _users_random_numbers:
-        timer = StepTimer(build_model(job), arrays, job.columns)
+        timer = StepTimer(build_model(job), arrays, job)
         timer.trace(rows)
         return timer.seconds(rows, _BUDGET_S)

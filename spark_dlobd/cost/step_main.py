@@ -30,7 +30,7 @@ def run(parent: Parent) -> None:
     parent.phase("build model")
     # Trusted: written by the task that is this process's parent.
     job, arrays = cloudpickle.loads(payload)
-    timer = StepTimer(build_model(job), arrays, job.columns)
+    timer = StepTimer(build_model(job), arrays, job)
     ready_s = time.monotonic() - started
     parent.phase("probe steps")
     timer.trace(header["rows"])

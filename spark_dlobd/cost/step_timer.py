@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -14,8 +16,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from spark_dlobd.data.block import Block
+from spark_dlobd.data.feed import step_dataset
+from spark_dlobd.data.transform import step_seeds, transformer_of
+
 if TYPE_CHECKING:
-    from spark_dlobd.job.columns import ColumnSpec
+    from spark_dlobd.job.train_job import TrainJob
 
 _FEWEST = 6
 _MOST = 10_000
@@ -30,14 +36,15 @@ class StepTimer:
         It is changed: give one that is thrown away.
     arrays : sequence of numpy.ndarray
         Some rows of each of `columns`.
-    columns : ColumnSpec
-        What they are.
+    job : TrainJob
+        What they are, and what changes them ahead of a step.
     """
 
-    def __init__(self, model: Any, arrays: tuple[NDArray[Any], ...], columns: ColumnSpec) -> None:
+    def __init__(self, model: Any, arrays: tuple[NDArray[Any], ...], job: TrainJob) -> None:
         self._model = model
-        self._columns = columns
+        self._columns = job.columns.as_taken
         self._arrays = arrays
+        self._transformer = transformer_of(job, "train")
         self.tracing_s = 0.0
         """What the first step took longer than a later one."""
 
@@ -58,8 +65,7 @@ class StepTimer:
     def _run(self, rows: int, budget_s: float) -> list[float]:
         """Seconds of each step by Keras's own loop."""
         clock = _Clock(budget_s, self._steps_per_call)
-        batch = self._columns.packed([tf.constant(_repeated(a, rows)) for a in self._arrays])
-        data = tf.data.Dataset.from_tensors(batch).repeat(_MOST * self._steps_per_call)
+        data = self._steps(tuple(_repeated(array, rows) for array in self._arrays))
         self._model.fit(
             data,
             steps_per_epoch=_MOST * self._steps_per_call,
@@ -69,6 +75,19 @@ class StepTimer:
             callbacks=[clock],
         )
         return clock.seconds
+
+    def _steps(self, arrays: tuple[NDArray[Any], ...]) -> tf.data.Dataset:
+        """One batch again and again; what changes it does so each time."""
+        steps = _MOST * self._steps_per_call
+        if self._transformer is None:
+            batch = self._columns.packed([tf.constant(array) for array in arrays])
+            return tf.data.Dataset.from_tensors(batch).repeat(steps)
+        transformer, seeds = self._transformer, step_seeds(0, 0, 0, steps)
+
+        def blocks() -> Iterator[Block]:
+            return transformer.blocks(repeat(Block(arrays, 1), steps), seeds)
+
+        return step_dataset(blocks, self._columns, steps)
 
     @property
     def _steps_per_call(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from spark_dlobd.data.block import Block
 from spark_dlobd.data.decode import decoded
 from spark_dlobd.data.prefetch import read_ahead
 from spark_dlobd.data.row_groups import ReadRowGroups, row_group_reader
+from spark_dlobd.data.transform import Transformer, step_seeds
 from spark_dlobd.data.window import Columns, Window
 from spark_dlobd.errors import ConfigurationError, TrainingError
 from spark_dlobd.job.columns import TensorColumn
@@ -48,6 +50,8 @@ class ShardReader:
         Wanted size of one block.
     read : callable, optional
         Gives the columns of row groups. Default is the reader that `data` names.
+    transformer : Transformer, optional
+        Applied to each step, in a thread of its own; inputs then have the network's types.
 
     Attributes
     ----------
@@ -85,13 +89,15 @@ class ShardReader:
         window_bytes: int = SHUFFLE_WINDOW_BYTES,
         block_bytes: int = BLOCK_BYTES,
         read: ReadRowGroups | None = None,
+        transformer: Transformer | None = None,
     ) -> None:
         self.epoch = 0
         self.rows_read = 0
         self.seconds_reading = 0.0
         self.error: BaseException | None = None
         self._groups = data.row_groups(split)
-        self._spec = data.columns
+        self._transformer = transformer
+        self._given = data.columns if transformer is None else data.columns.as_taken
         self._columns = data.columns.all
         self._names = data.columns.stored_names
         self._plan = plan
@@ -144,14 +150,17 @@ class ShardReader:
         from spark_dlobd.data.feed import step_dataset
 
         steps = len(self._local_sizes)
-        return step_dataset(self.blocks, self._spec, steps, transform)
+        return step_dataset(self.blocks, self._given, steps, transform)
 
     def _pass(self, epoch: int) -> Iterator[Block]:
         self.error = None
         self.seconds_reading = 0.0
         rows = 0
         try:
-            with read_ahead(self._timed(self._produce(epoch))) as blocks:
+            with (
+                read_ahead(self._timed(self._produce(epoch))) as read,
+                self._transformed(read, epoch) as blocks,
+            ):
                 for block in blocks:
                     rows += block.rows
                     yield block
@@ -161,6 +170,14 @@ class ShardReader:
             self.error = error
             raise
         self.rows_read = rows
+
+    def _transformed(
+        self, blocks: Iterator[Block], epoch: int
+    ) -> AbstractContextManager[Iterator[Block]]:
+        if self._transformer is None:
+            return nullcontext(blocks)
+        seeds = step_seeds(self._plan.seed, epoch, self._rank, len(self._local_sizes))
+        return read_ahead(self._transformer.blocks(blocks, seeds))
 
     def _timed(self, blocks: Iterator[Block]) -> Iterator[Block]:
         started = time.perf_counter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyspark.ml.base import Predictor
@@ -108,6 +108,14 @@ class DLEstimator(Predictor[DLModel], FitSettings, MLReadable["DLEstimator"], ML
         Each rank gets copies; their decisions are made on metrics of all ranks. With
         ``"shuffle"`` they run on the driver.
         Not persisted with the estimator.
+    transformation : callable or Keras layers, optional
+        Changes each batch of rows that train, such as by augmentation, ahead of the step:
+        ``f(x)`` returns inputs like `x`, ``f(x, y)`` a pair like both. A parameter called
+        ``seed`` gets two numbers of this step, which are the same wherever the step is done
+        again: for ``tf.random.stateless_*``, or ``numpy.random.default_rng``. Keras layers
+        draw by it without being asked to; one called ``training`` gets True. It is called with
+        tensors of TensorFlow, which traces it once; where that is not possible with numpy
+        arrays. Weights of rows stay. Not persisted with the estimator.
     shuffle : bool, default True
         New order of rows every epoch.
     classWeight : dict of int to float, optional
@@ -183,6 +191,7 @@ class DLEstimator(Predictor[DLModel], FitSettings, MLReadable["DLEstimator"], ML
         numTrainWorkers: int | None = None,
         backend: Any = None,
         callbacks: Sequence[Any] = (),
+        transformation: Callable[..., Any] | None = None,
         shuffle: bool | None = None,
         classWeight: dict[int, float] | None = None,
         handleInvalid: str | None = None,
@@ -304,11 +313,13 @@ class DLEstimator(Predictor[DLModel], FitSettings, MLReadable["DLEstimator"], ML
         return estimator_html(self, self._network)
 
     def write(self) -> DLEstimatorWriter:
-        """Return a writer; callbacks, tracker and validationData are left out with a warning."""
-        if self.callbacks or self.tracker is not None or self.validationData is not None:
+        """Return a writer; what is no Param but a live object is left out with a warning."""
+        names = ("callbacks", "transformation", "tracker", "validationData")
+        if live := [name for name in names if getattr(self, name) not in (None, ())]:
             logger.warning(
-                "callbacks and tracker are live objects and are not saved with the estimator, nor "
-                "is validationData; set them again after loading."
+                "%s: live objects, which are not saved with the estimator. Set them again after "
+                "loading.",
+                ", ".join(live),
             )
         return DLEstimatorWriter(self)
 

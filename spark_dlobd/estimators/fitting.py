@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from spark_dlobd.estimators.settings import FitSettings
     from spark_dlobd.job.dataset import DatasetRef
+    from spark_dlobd.job.transformation import Transformation
     from spark_dlobd.tracking.reporter import Reporter
 
 
@@ -138,6 +139,7 @@ def _train(
     reporter.expect(plan.steps_per_epoch)
     reporter.dataset(data)
     _check_effect(prepared, data, reporter)
+    recording.told |= _transformation_facts(prepared.job.config.transformation, reporter)
     validation = prepared.request.validation
     if validation is not None and (text := missing_validation(data, validation)):
         check_validates(prepared.waiting, nowhere_true(data, validation))
@@ -169,6 +171,21 @@ def _check_effect(prepared: Prepared, data: DatasetRef, reporter: Reporter) -> N
     with reporter.phase("materialize"):
         for warning in check_effect(data, prepared.job.config.class_weight, classes=classes):
             reporter.warn(warning)
+
+
+def _transformation_facts(
+    transformation: Transformation | None, reporter: Reporter
+) -> dict[str, Any]:
+    """What the report says of it; random numbers that do not repeat are warned of."""
+    if transformation is None:
+        return {}
+    if transformation.draws:
+        reporter.warn(
+            f"transformation {transformation.name!r} draws random numbers that do not follow the "
+            "Param seed, so a fit does not repeat. Give it a parameter called seed and draw with "
+            "tf.random.stateless_* or tf.image.stateless_*, or use Keras layers."
+        )
+    return {"transformation": {"name": transformation.name, "traced": transformation.traced}}
 
 
 def _model(settings: FitSettings, trained: _Trained, recording: Recording) -> DLModel:

@@ -16,6 +16,7 @@ from spark_dlobd.backends.registry import Choice, choose_backend
 from spark_dlobd.data import columns as data_columns
 from spark_dlobd.data.request import Request
 from spark_dlobd.data.row_groups import usable_reader
+from spark_dlobd.data.transform import examined
 from spark_dlobd.errors import ConfigurationError
 from spark_dlobd.estimators.columns import check_dataset, column_spec
 from spark_dlobd.estimators.network import FittedNetwork, FittedOutput
@@ -26,6 +27,7 @@ from spark_dlobd.job.dataset import ReaderName
 from spark_dlobd.job.network import Network, OutputSpec
 from spark_dlobd.job.target import Target
 from spark_dlobd.job.train_job import FitConfig, TrainJob
+from spark_dlobd.job.transformation import Transformation
 from spark_dlobd.processes.worker_interpreter import prepare_workers
 from spark_dlobd.spark import protection, slots
 from spark_dlobd.training import keras_codec
@@ -154,6 +156,7 @@ def untrained(settings: FitSettings, schema: StructType) -> FittedNetwork:
     validation_split(settings, schema)
     _check_validation_data(settings, schema, checked)
     _class_weight(settings, checked.specs)
+    _transformation(settings, checked.columns)
     return checked.untrained
 
 
@@ -188,6 +191,7 @@ def prepare(settings: FitSettings, dataset: DataFrame) -> Prepared:
         callbacks=(*settings.callbacks, *_own_callbacks(settings.callbacks, target)),
         verbose=settings.getVerbose(),
         keep_optimizer=settings.getOptimizerState() != "discard",
+        transformation=_transformation(settings, columns),
     )
     job = TrainJob(uuid.uuid4().hex[:12], checked.network, checked.specs, columns, config)
     choice = choose_backend(
@@ -271,6 +275,24 @@ def _check_copies(callbacks: Sequence[Any]) -> None:
                 f"{type(callback).__name__} is not: {error}. Open files, locks and connections in "
                 "on_train_begin instead of __init__."
             ) from error
+
+
+def _transformation(settings: FitSettings, columns: ColumnSpec) -> Transformation | None:
+    """What changes batches that train, tried here; workers get it by pickle."""
+    if settings.transformation is None:
+        return None
+    import cloudpickle
+
+    found = examined(settings.transformation, columns)
+    try:
+        cloudpickle.dumps(found)
+    except Exception as error:
+        raise ConfigurationError(
+            f"transformation {found.name!r} must be picklable, because workers get it by pickle. "
+            f"It is not: {error}. Make what it holds inside of it, such as files, locks and "
+            "sessions."
+        ) from error
+    return found
 
 
 def _try_compile(model: Any, compile_config: dict[str, Any], custom_objects: Any) -> None:

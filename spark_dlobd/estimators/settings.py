@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from spark_dlobd.conversion import reject_type
@@ -23,12 +23,19 @@ if TYPE_CHECKING:
 class FitSettings(TrainingParams):
     """What a fit is asked to do: the Params, the network, callbacks and a tracker."""
 
-    _live_objects: ClassVar[tuple[str, ...]] = ("model", "callbacks", "tracker", "validationData")
+    _live_objects: ClassVar[tuple[str, ...]] = (
+        "model",
+        "callbacks",
+        "transformation",
+        "tracker",
+        "validationData",
+    )
 
     def __init__(self) -> None:
         super().__init__()
         self._network: Network | None = None
         self._callbacks: tuple[Any, ...] = ()
+        self._transformation: Callable[..., Any] | None = None
         self._tracker: Tracker | None = None
         self._validation_data = LiveRows()
 
@@ -75,6 +82,28 @@ class FitSettings(TrainingParams):
             If it is anything else.
         """
         self.callbacks = () if value is None else value
+        return self
+
+    @property
+    def transformation(self) -> Callable[..., Any] | None:
+        """What changes each batch of rows that train; None without."""
+        return self._transformation
+
+    @transformation.setter
+    def transformation(self, value: Callable[..., Any] | None) -> None:
+        if value is not None and not callable(value):
+            raise reject_type("transformation", "a function of a batch, or Keras layers", value)
+        self._transformation = value
+
+    def setTransformation(self, value: Callable[..., Any] | None) -> Self:
+        """Set what changes each batch of rows that train; None takes it back.
+
+        Raises
+        ------
+        ConfigurationError
+            If it cannot be called.
+        """
+        self.transformation = value
         return self
 
     @property

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from spark_dlobd.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -152,6 +154,40 @@ class Structure:
         found = {name: parts.get(name) for name in self.names}
         return found if self.kind == "dict" else tuple(found.values())
 
+    def unpacked(self, tensors: Any) -> dict[str, Any]:
+        """Tensors by name of what `packed` gives.
+
+        Raises
+        ------
+        ConfigurationError
+            If they are not packed like that.
+
+        Examples
+        --------
+        >>> Structure("list", ("a", "b")).unpacked((1, None))
+        {'a': 1, 'b': None}
+        """
+        if self.kind == "one":
+            return {self.names[0]: tensors}
+        if self.kind == "dict" and isinstance(tensors, Mapping):
+            if set(tensors) == set(self.names):
+                return dict(tensors)
+        elif isinstance(tensors, (list, tuple)) and len(tensors) == len(self.names):
+            return dict(zip(self.names, tensors, strict=True))
+        form = "dict of" if self.kind == "dict" else "tuple, in this order, of"
+        raise ConfigurationError(
+            f"Expected a {form} {', '.join(map(repr, self.names))}. Got {_said(tensors)}."
+        )
+
+
+def _said(tensors: Any) -> str:
+    kind = type(tensors).__name__
+    if isinstance(tensors, Mapping):
+        return f"a {kind} of {', '.join(map(repr, tensors))}"
+    if isinstance(tensors, (list, tuple)):
+        return f"a {kind} of {len(tensors)}"
+    return f"a value of type {kind}"
+
 
 @dataclass(frozen=True)
 class ColumnSpec:
@@ -227,6 +263,12 @@ class ColumnSpec:
     def row_bytes(self) -> int:
         """Bytes of one row as stored."""
         return sum(column.row_bytes for column in self.all)
+
+    @property
+    def as_taken(self) -> ColumnSpec:
+        """The same columns, with inputs in the types that the network takes."""
+        inputs = (replace(one, dtype=one.network_dtype, takes=None) for one in self.inputs)
+        return replace(self, inputs=tuple(inputs))
 
     def packed(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
         """Tensors in the order of `all` as Keras takes them.

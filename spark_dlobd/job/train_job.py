@@ -11,6 +11,7 @@ from typing import Any
 
 from spark_dlobd.job.columns import ColumnSpec
 from spark_dlobd.job.network import Network, OutputSpec
+from spark_dlobd.job.transformation import Transformation
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class FitConfig:
         0, 1, 2 or ``"auto"``, as the Param of this name.
     keep_optimizer : bool
         Whether the result holds the optimizer's state.
+    transformation : Transformation or None
+        Changes the batches of training rows.
     """
 
     world_size: int
@@ -48,6 +51,7 @@ class FitConfig:
     callbacks: tuple[Any, ...] = ()
     verbose: int | str = "auto"
     keep_optimizer: bool = False
+    transformation: Transformation | None = None
 
 
 @dataclass(frozen=True)

@@ -209,6 +209,9 @@ class FitReport(Measurements, total=False):
         The files that were trained on.
     reader : str
         The library through which workers read them: ``"petastorm"`` or ``"pyarrow"``.
+    transformation : dict
+        What changed the batches that train, if anything did: its ``name``, and whether
+        TensorFlow ``traced`` it or numpy arrays went through Python.
     trainable_weights : int
         Number of weights that are trained.
     weights_hash : str
@@ -251,6 +254,7 @@ class FitReport(Measurements, total=False):
     materialized_bytes: int
     data_url: str
     reader: str
+    transformation: dict[str, Any]
     trainable_weights: int
     gradient_bytes: int
     weights_hash: str

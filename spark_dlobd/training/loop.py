@@ -6,7 +6,8 @@ Imported late: it imports TensorFlow.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from spark_dlobd.data.reader import ShardReader
+from spark_dlobd.data.transform import transformer_of
 from spark_dlobd.job.dataset import DatasetRef, Split
 from spark_dlobd.job.plan import ShardPlan
 from spark_dlobd.job.train_job import TrainJob, TrainResult
@@ -69,7 +71,8 @@ class RankData:
         cls, job: TrainJob, data: DatasetRef, split: Split, plan: ShardPlan, ranks: Sequence[int]
     ) -> RankData:
         """Make a reader per rank."""
-        return cls(plan, [ShardReader(data, split, plan, rank) for rank in ranks])
+        changes = transformer_of(job, split)
+        return cls(plan, [ShardReader(data, split, plan, r, transformer=changes) for r in ranks])
 
     def dataset(
         self,
@@ -90,6 +93,17 @@ class RankData:
         """Point every reader at an epoch."""
         for reader in self.readers:
             reader.epoch = epoch
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Raise what ended a pass, of which TensorFlow reports only the text."""
+        try:
+            yield
+        except tf.errors.OpError:
+            for reader in self.readers:
+                if reader.error is not None:
+                    raise reader.error from None
+            raise
 
     @property
     def seconds_reading(self) -> float:
@@ -203,6 +217,15 @@ class RankRows:
         """Whether other ranks validate and this one has no rows for it."""
         return self.validation_plan is not None and self.validation is None
 
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Raise what ended a pass over either split, as it was."""
+        with (
+            self.train.errors(),
+            nullcontext() if self.validation is None else self.validation.errors(),
+        ):
+            yield
+
     def validation_arguments(self) -> dict[str, Any]:
         """What ``keras.Model.fit`` takes to validate on these rows."""
         if self.validation is None:
@@ -240,24 +263,25 @@ def train_rank(
     ):
         begin = _begin_of_epochs(rows, group, clock, instrumented)
         started = time.monotonic()
-        history = model.fit(
-            rows.train.dataset(config.class_weight, measurement.noter),
-            epochs=config.epochs,
-            # without them Keras makes each iterator over the data twice
-            steps_per_epoch=rows.steps,
-            **rows.validation_arguments(),
-            callbacks=[
-                *options.first_callbacks,
-                begin,
-                *measurement.callbacks(begin),
-                Telling(events, tell_metrics=group.rank == 0),
-                *callbacks_of_rank(config.callbacks, group.rank),
-                GroupEnd(group, instrumented.optimizer, begin, rows.steps),
-                *options.last_callbacks,
-            ],
-            shuffle=False,  # the reader shuffles
-            verbose=0,
-        )
+        with rows.errors():
+            history = model.fit(
+                rows.train.dataset(config.class_weight, measurement.noter),
+                epochs=config.epochs,
+                # without them Keras makes each iterator over the data twice
+                steps_per_epoch=rows.steps,
+                **rows.validation_arguments(),
+                callbacks=[
+                    *options.first_callbacks,
+                    begin,
+                    *measurement.callbacks(begin),
+                    Telling(events, tell_metrics=group.rank == 0),
+                    *callbacks_of_rank(config.callbacks, group.rank),
+                    GroupEnd(group, instrumented.optimizer, begin, rows.steps),
+                    *options.last_callbacks,
+                ],
+                shuffle=False,  # the reader shuffles
+                verbose=0,
+            )
         seconds = time.monotonic() - started
     events.phase("collect")
     first = group.rank == 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from spark_dlobd import DLEstimator, LocalConfig
 from tests.cluster.test_contract import BACKENDS, CURVE_TOLERANCE
@@ -58,9 +59,20 @@ def network() -> Any:
     return keras.Model([wide, deep], {"clicked": clicked, "hidden": hidden, "stars": stars})
 
 
-def fit(df: DataFrame, backend: Any) -> DLModel:
+NOISE = keras.layers.GaussianNoise(0.2)
+
+
+def blurred(x: Any, y: Any, seed: Any) -> Any:
+    """Augmentation by the step's seed and by a layer; one output has no label."""
+    shift = tf.random.stateless_normal(tf.shape(x["wide"]), seed, stddev=0.3)
+    changed = {"wide": x["wide"] + shift, "deep": NOISE(x["deep"], training=True)}
+    return changed, {**y, "stars": y["stars"] * 0.9}
+
+
+def fit(df: DataFrame, backend: Any, transformation: Any = blurred) -> DLModel:
     return DLEstimator(
         model=network(),
+        transformation=transformation,
         inputs={"wide": "wide", "deep": ["age", "visits"]},
         labels={"clicked": "clicked", "stars": "stars"},
         weightCol={"clicked": "w", "stars": "v"},
@@ -99,6 +111,16 @@ def test_curves_are_those_of_virtual_workers(trained: DLModel, reference: DLMode
         np.testing.assert_allclose(
             trained.history[name], values, rtol=CURVE_TOLERANCE, err_msg=name
         )
+
+
+def test_batches_that_train_are_transformed(
+    trained: DLModel, reference: DLModel, visits: DataFrame
+) -> None:
+    assert trained.report["transformation"] == {"name": "blurred", "traced": True}
+    plain = fit(visits, LocalConfig(), transformation=None)
+    assert "transformation" not in plain.report
+    assert abs(plain.history["loss"][0] / reference.history["loss"][0] - 1) > 1e-3
+    assert abs(trained.history["loss"][0] / reference.history["loss"][0] - 1) < 0.1
 
 
 def test_history_ends_with_what_keras_says_of_the_fitted_network(

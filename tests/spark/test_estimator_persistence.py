@@ -73,16 +73,17 @@ def test_an_estimator_keeps_every_param(tmp_path: Path, caplog: pytest.LogCaptur
         problemType="regression",
         predictBatchSize=17,
         callbacks=[keras.callbacks.TerminateOnNaN()],
+        transformation=keras.layers.RandomFlip(),
     )
     with caplog.at_level(logging.WARNING, "spark_dlobd"):
         est.save(str(tmp_path / "est"))
-    assert "callbacks and tracker are live objects" in caplog.text
+    assert "callbacks, transformation: live objects, which are not saved" in caplog.text
     loaded = DLEstimator.load(str(tmp_path / "est"))
     assert loaded.uid == est.uid
     assert values(loaded) == values(est)
     assert loaded.getBackend() == est.getBackend()
     assert loaded.getClassWeight() == {0: 1.0, 1: 2.5}
-    assert loaded.callbacks == () and loaded.tracker is None
+    assert loaded.callbacks == () and loaded.tracker is None and loaded.transformation is None
     json.dumps(values(loaded))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from pyspark.ml import Pipeline
 from pyspark.ml.evaluation import MultilabelClassificationEvaluator
 from pyspark.ml.feature import OneHotEncoder, StringIndexer, VectorAssembler
@@ -50,6 +51,17 @@ def test_several_inputs_and_outputs(spark: SparkSession) -> None:
     assert (len(first.clicked_probability), len(first.hidden_prediction)) == (2, 8)
     assert isinstance(first.stars_prediction, float)
     assert {"clicked_loss", "stars_loss", "clicked_accuracy"} < set(found["model"].history)
+
+
+def test_transformations(spark: SparkSession) -> None:
+    rows = [([float(i), 1.0, 2.0], float(i)) for i in range(12)]
+    df = spark.createDataFrame(rows, "features array<double>, label double")
+    network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    names = {"tf": tf, "keras": keras, "DLEstimator": estimator, "network": network}
+    found = run("transformation", df=df, **names)
+    assert found["mixing"].report["transformation"] == {"name": "mixed", "traced": True}
+    assert found["mixing"].report["warnings"] == []
+    assert found["noisy"].report["transformation"]["name"] == "GaussianNoise"
 
 
 def test_several_labels_of_a_row(spark: SparkSession) -> None:

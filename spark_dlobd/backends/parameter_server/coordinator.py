@@ -181,6 +181,7 @@ class Training:
             model,
             cluster.strategy,
             job.columns,
+            job.columns if job.config.transformation is None else job.columns.as_taken,
             job.config.batch_size,
             class_weigher(job.config.class_weight),
             self._apply,

@@ -43,11 +43,13 @@ def _register_sources(job: Any, data: Any, config: Any, worker: int) -> None:
     from spark_dlobd.backends.parameter_server.chunks import ChunkPlan
     from spark_dlobd.backends.parameter_server.source import source_for
     from spark_dlobd.backends.parameter_server.tokens import register_function
+    from spark_dlobd.data.transform import transformer_of
 
     for split in ("train", "validation"):
         if data.row_groups(split):
             plan = ChunkPlan.of_job(job, data, split, config.steps_per_call)
-            source = source_for(data, split, plan, worker, job.config.world_size)
+            changes = transformer_of(job, split)
+            source = source_for(data, split, plan, worker, job.config.world_size, changes)
             register_function(split, source.take)
 
 

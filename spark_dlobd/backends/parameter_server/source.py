@@ -14,6 +14,7 @@ from spark_dlobd.backends.parameter_server.chunks import ChunkPlan
 from spark_dlobd.data.block import Block
 from spark_dlobd.data.reader import ShardReader
 from spark_dlobd.data.row_groups import ReadRowGroups, row_group_reader
+from spark_dlobd.data.transform import Transformer
 from spark_dlobd.job.dataset import RowGroup
 from spark_dlobd.job.plan import ShardPlan
 
@@ -68,10 +69,20 @@ class ChunkSource:
         A plan of that split.
     worker : int
         Index of this worker; every answer holds it.
+    transformer : Transformer or None
+        Applied to each step, by a seed of its chunk.
     """
 
-    def __init__(self, data: DatasetRef, split: Split, plan: ChunkPlan, worker: int) -> None:
+    def __init__(
+        self,
+        data: DatasetRef,
+        split: Split,
+        plan: ChunkPlan,
+        worker: int,
+        transformer: Transformer | None = None,
+    ) -> None:
         self._data = data
+        self._transformer = transformer
         self._split = split
         self._plan = plan
         self._worker = worker
@@ -113,7 +124,14 @@ class ChunkSource:
     def _read(self, epoch: int, chunk: int) -> Arrays:
         # a chunk plan answers all that a reader asks of a plan, with chunks for ranks
         plan = cast(ShardPlan, self._plan)
-        reader = ShardReader(self._data, self._split, plan, chunk, read=self._row_groups.read)
+        reader = ShardReader(
+            self._data,
+            self._split,
+            plan,
+            chunk,
+            read=self._row_groups.read,
+            transformer=self._transformer,
+        )
         reader.epoch = epoch
         return _joined([block.arrays for block in reader.blocks()])
 
@@ -121,9 +139,16 @@ class ChunkSource:
 class StreamSource(ChunkSource):
     """Chunks of the only worker: the rows in the very order of one reader, read once."""
 
-    def __init__(self, data: DatasetRef, split: Split, plan: ChunkPlan, worker: int) -> None:
-        super().__init__(data, split, plan, worker)
-        self._reader = ShardReader(data, split, plan.rows_plan, 0)
+    def __init__(
+        self,
+        data: DatasetRef,
+        split: Split,
+        plan: ChunkPlan,
+        worker: int,
+        transformer: Transformer | None = None,
+    ) -> None:
+        super().__init__(data, split, plan, worker, transformer)
+        self._reader = ShardReader(data, split, plan.rows_plan, 0, transformer=transformer)
         self._position: tuple[int, int] | None = None
         self._blocks: Iterator[Block] = iter(())
         self._rest: list[Arrays] = []
@@ -147,11 +172,16 @@ class StreamSource(ChunkSource):
 
 
 def source_for(
-    data: DatasetRef, split: Split, plan: ChunkPlan, worker: int, workers: int
+    data: DatasetRef,
+    split: Split,
+    plan: ChunkPlan,
+    worker: int,
+    workers: int,
+    transformer: Transformer | None = None,
 ) -> ChunkSource:
     """Source of one worker of `workers`."""
     kind = StreamSource if workers == 1 else ChunkSource
-    return kind(data, split, plan, worker)
+    return kind(data, split, plan, worker, transformer)
 
 
 def _joined(parts: list[Arrays]) -> Arrays:

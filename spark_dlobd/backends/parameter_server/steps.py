@@ -19,6 +19,7 @@ import tensorflow as tf
 from spark_dlobd.backends.parameter_server.tokens import call_function
 from spark_dlobd.data.feed import cast_inputs
 from spark_dlobd.job.columns import ColumnSpec
+from spark_dlobd.job.dataset import Split
 from spark_dlobd.training.step import capture_gradients
 
 Apply = Callable[[list[Any], list[Any]], None]
@@ -82,7 +83,9 @@ class CallBuilder:
     strategy : tf.distribute.ParameterServerStrategy
         Where its variables live.
     columns : ColumnSpec
-        What the readers give.
+        What the readers give of rows that validate.
+    trained : ColumnSpec
+        What they give of rows that train.
     batch_size : int
         Rows of one step.
     weigh : callable or None
@@ -96,13 +99,14 @@ class CallBuilder:
         model: Any,
         strategy: Any,
         columns: ColumnSpec,
+        trained: ColumnSpec,
         batch_size: int,
         weigh: Callable[..., Any] | None,
         apply: Apply,
     ) -> None:
         self._model = model
         self._strategy = strategy
-        self._columns = columns
+        self._columns = {"train": trained, "validation": columns}
         self._batch_size = batch_size
         self._weigh = weigh
         self._apply = apply
@@ -117,13 +121,14 @@ class CallBuilder:
         ``(steps, ...)``; ``logs``, what a custom ``train_step`` returned, each ``(steps,)``;
         ``staleness`` ``(steps,)``; ``rows``, ``worker``, ``reading_s`` and ``total_s``.
         """
-        return self._call("train", self._train_step, self._custom_logs("train_step"))
+        return self._call("train", self._train_step, self._custom_logs("train", "train_step"))
 
     def test_call(self) -> Any:
         """Function of ``(epoch, chunk, next chunk)`` that only evaluates a chunk."""
-        return self._call("validation", self._test_step, self._custom_logs("test_step"))
+        names = self._custom_logs("validation", "test_step")
+        return self._call("validation", self._test_step, names)
 
-    def _custom_logs(self, method: str) -> tuple[str, ...]:
+    def _custom_logs(self, split: Split, method: str) -> tuple[str, ...]:
         """Names that a custom step returns beside the metrics; found by tracing it once."""
         if getattr(type(self._model), method) is getattr(keras.Model, method):
             return ()
@@ -131,18 +136,22 @@ class CallBuilder:
         names: list[str] = []
 
         def probe(*columns: Any) -> Any:
-            batch = self._columns.packed(cast_inputs(self._columns, columns))
+            batch = self._batch(split, columns)
             return self._strategy.run(lambda b: step(b, self._fresh, names)[1], args=(batch,))
 
         with self._strategy.scope():
-            tf.function(probe, autograph=False).get_concrete_function(*self._batch_spec())
+            tf.function(probe, autograph=False).get_concrete_function(*self._batch_spec(split))
         return tuple(names)
 
-    def _batch_spec(self) -> list[Any]:
+    def _batch_spec(self, split: Split) -> list[Any]:
         return [
             tf.TensorSpec((None, *column.shape), tf.as_dtype(column.dtype))
-            for column in self._columns.all
+            for column in self._columns[split].all
         ]
+
+    def _batch(self, split: Split, tensors: Sequence[Any]) -> tuple[Any, ...]:
+        columns = self._columns[split]
+        return columns.packed(cast_inputs(columns, tensors))
 
     def _train_step(
         self, batch: Any, metrics: Sequence[Any], names: Any = ()
@@ -179,16 +188,16 @@ class CallBuilder:
             names[:] = sorted(flat)
         return [flat[name] for name in names]
 
-    def _call(self, token: str, step: Callable[..., Any], names: tuple[str, ...]) -> Any:
-        specs = self._batch_spec()
+    def _call(self, split: Split, step: Callable[..., Any], names: tuple[str, ...]) -> Any:
+        specs = self._batch_spec(split)
 
         def call(order: Any) -> dict[str, Any]:
             began = tf.timestamp()
             dtypes = [spec.dtype for spec in specs] + [tf.int64, tf.float64]
-            *columns, worker, waited = call_function(token, [order], dtypes)
+            *columns, worker, waited = call_function(split, [order], dtypes)
             columns = [tf.ensure_shape(c, s.shape) for c, s in zip(columns, specs, strict=True)]
             rows = tf.shape(columns[0])[0]
-            states, logs, staleness = self._loop(columns, rows, step, names)
+            states, logs, staleness = self._loop(split, columns, rows, step, names)
             with tf.control_dependencies([staleness, *states]):
                 total = tf.timestamp() - began
             return {
@@ -204,7 +213,12 @@ class CallBuilder:
         return tf.function(call, autograph=False)
 
     def _loop(
-        self, columns: list[Any], rows: Any, step: Callable[..., Any], names: tuple[str, ...]
+        self,
+        split: Split,
+        columns: list[Any],
+        rows: Any,
+        step: Callable[..., Any],
+        names: tuple[str, ...],
     ) -> tuple[list[Any], list[Any], Any]:
         steps = -(-rows // self._batch_size)
         fresh = [tf.constant(value) for value in self._fresh]
@@ -214,7 +228,7 @@ class CallBuilder:
 
         def body(s: Any, metrics: Any, states: Any, logs: Any, stale: Any) -> Any:
             rows = [c[s * self._batch_size : (s + 1) * self._batch_size] for c in columns]
-            batch = self._columns.packed(cast_inputs(self._columns, rows))
+            batch = self._batch(split, rows)
             after, said, lag = self._strategy.run(step, args=(batch, metrics, names))
             return (
                 s + 1,

@@ -242,7 +242,8 @@ class Replica:
             return []
         rows = RankData.open(self.job, self.data, "validation", self.validation_plan, [rank])
         self._holds = None
-        self.model.evaluate(rows.dataset(None), verbose=0)
+        with rows.errors():
+            self.model.evaluate(rows.dataset(None), verbose=0)
         return [np.asarray(v) for metric in self.model.metrics for v in metric.variables]
 
     def close(self) -> None:
@@ -278,11 +279,12 @@ class _Feed:
             self._data.go_to(epoch)
             self._batches = iter(self._data.dataset(self._job.config.class_weight))
             self._epoch, self._next = epoch, 0
-        while self._next < step:
-            next(self._batches)
+        with self._data.errors():
+            while self._next < step:
+                next(self._batches)
+                self._next += 1
             self._next += 1
-        self._next += 1
-        return next(self._batches)
+            return next(self._batches)
 
     def close(self) -> None:
         """Let the reader go."""
