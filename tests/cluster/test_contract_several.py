@@ -64,9 +64,9 @@ NOISE = keras.layers.GaussianNoise(0.2)
 
 def blurred(x: Any, y: Any, seed: Any) -> Any:
     """Augmentation by the step's seed and by a layer; one output has no label."""
-    shift = tf.random.stateless_normal(tf.shape(x["wide"]), seed, stddev=0.3)
-    changed = {"wide": x["wide"] + shift, "deep": NOISE(x["deep"], training=True)}
-    return changed, {**y, "stars": y["stars"] * 0.9}
+    wide, deep = x
+    shift = tf.random.stateless_normal(tf.shape(wide), seed, stddev=0.3)
+    return (wide + shift, NOISE(deep, training=True)), {**y, "stars": y["stars"] * 0.9}
 
 
 def fit(df: DataFrame, backend: Any, transformation: Any = blurred) -> DLModel:

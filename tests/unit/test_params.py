@@ -343,6 +343,7 @@ def test_every_param_is_explained() -> None:
     assert set(arguments) - {"self"} == {p.name for p in estimator.params} | {
         "model",
         "callbacks",
+        "transformation",
         "validationData",
         "tracker",
     }
