@@ -59,17 +59,22 @@ def network() -> Any:
     return keras.Model([wide, deep], {"clicked": clicked, "hidden": hidden, "stars": stars})
 
 
-NOISE = keras.layers.GaussianNoise(0.2)
+def augmentation() -> Any:
+    """By the step's seed and by a layer; one output has no label.
+
+    A function of a function, as workers know no module of the tests.
+    """
+    noise = keras.layers.GaussianNoise(0.2)
+
+    def blurred(x: Any, y: Any, seed: Any) -> Any:
+        wide, deep = x
+        shift = tf.random.stateless_normal(tf.shape(wide), seed, stddev=0.3)
+        return (wide + shift, noise(deep, training=True)), {**y, "stars": y["stars"] * 0.9}
+
+    return blurred
 
 
-def blurred(x: Any, y: Any, seed: Any) -> Any:
-    """Augmentation by the step's seed and by a layer; one output has no label."""
-    wide, deep = x
-    shift = tf.random.stateless_normal(tf.shape(wide), seed, stddev=0.3)
-    return (wide + shift, NOISE(deep, training=True)), {**y, "stars": y["stars"] * 0.9}
-
-
-def fit(df: DataFrame, backend: Any, transformation: Any = blurred) -> DLModel:
+def fit(df: DataFrame, backend: Any, transformation: Any = None) -> DLModel:
     return DLEstimator(
         model=network(),
         transformation=transformation,
@@ -95,12 +100,12 @@ def fit(df: DataFrame, backend: Any, transformation: Any = blurred) -> DLModel:
 
 @pytest.fixture(scope="module")
 def reference(visits: DataFrame) -> DLModel:
-    return fit(visits, LocalConfig())
+    return fit(visits, LocalConfig(), augmentation())
 
 
 @pytest.fixture(scope="module", params=sorted(set(BACKENDS) - {"local"}))
 def trained(request: pytest.FixtureRequest, visits: DataFrame) -> DLModel:
-    return fit(visits, BACKENDS[request.param])
+    return fit(visits, BACKENDS[request.param], augmentation())
 
 
 def test_curves_are_those_of_virtual_workers(trained: DLModel, reference: DLModel) -> None:
@@ -117,7 +122,7 @@ def test_batches_that_train_are_transformed(
     trained: DLModel, reference: DLModel, visits: DataFrame
 ) -> None:
     assert trained.report["transformation"] == {"name": "blurred", "traced": True}
-    plain = fit(visits, LocalConfig(), transformation=None)
+    plain = fit(visits, LocalConfig())
     assert "transformation" not in plain.report
     assert abs(plain.history["loss"][0] / reference.history["loss"][0] - 1) > 1e-3
     assert abs(trained.history["loss"][0] / reference.history["loss"][0] - 1) < 0.1

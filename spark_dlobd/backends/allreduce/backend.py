@@ -91,7 +91,10 @@ class AllreduceBackend:
         from spark_dlobd.spark import slots
 
         config = self._config.picklable()
-        payload = cloudpickle.dumps((job, data, config))
+        # a rank reads the second when TensorFlow is set up: what it holds may be Keras objects
+        payload = cloudpickle.dumps((job.config.world_size, config)) + cloudpickle.dumps(
+            (job, data)
+        )
         cores = slots(spark).cores_per_task
         versions = driver_versions(data.reader, *self.needed)
 

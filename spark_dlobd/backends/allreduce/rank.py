@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import pickle
 import time
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from spark_dlobd.processes.events import Measured, Met, Result
 from spark_dlobd.processes.tensorflow_import import import_tensorflow
@@ -47,21 +49,19 @@ class Rank:
         started = time.monotonic()
         parent.phase("import tensorflow")
         tf = import_tensorflow()
-        import cloudpickle
-
         self.import_more()
         # Trusted: written by the task that is this process's parent.
-        job, data, config = cloudpickle.loads(payload)
+        pickles = io.BytesIO(payload)
+        size, config = pickle.load(pickles)
         _share_gpus(tf)
-        model = _built(parent, job) if self.builds_first(config) else None
+        built = _built(parent, pickles) if self.builds_first(config) else None
         ready = time.monotonic() - started
         parent.phase("wait for communicator")
         told, _ = parent.next("the communicator")
         os.environ.update({RANK: str(told["rank"]), **told.get("environment", {})})
         parent.phase("initialize communicator")
-        group = self.join(told, job.config.world_size, config)
-        if model is None:
-            model = _built(parent, job)
+        group = self.join(told, size, config)
+        model, job, data = built or _built(parent, pickles)
         result, joined = self._train(model, job, data, config, group, parent)
         seconds = {"ready": ready, "joined": joined - started, "all": time.monotonic() - started}
         report = {**result.report, "rank_seconds": seconds}
@@ -112,11 +112,13 @@ class Rank:
         }
 
 
-def _built(parent: Parent, job: TrainJob) -> Any:
+def _built(parent: Parent, pickles: IO[bytes]) -> tuple[Any, TrainJob, DatasetRef]:
+    """The model with its job: Keras objects, the first of which sets TensorFlow up."""
     from spark_dlobd.training.loop import build_model
 
     parent.phase("build model")
-    return build_model(job)
+    job, data = pickle.load(pickles)
+    return build_model(job), job, data
 
 
 def _share_gpus(tf: Any) -> None:
