@@ -9,6 +9,7 @@ import numpy as np
 
 from spark_dlobd.data.images import decode_images
 from spark_dlobd.data.texts import unpacked_texts
+from spark_dlobd.data.vectors import unpacked_vectors
 from spark_dlobd.job.columns import TensorColumn, numpy_dtype
 
 if TYPE_CHECKING:
@@ -57,4 +58,8 @@ def ragged(rows: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     return np.asarray(arrow.to_numpy(zero_copy_only=False), object)
 
 
-_DECODERS: dict[str, Decode] = {"text": unpacked_texts, "image": decode_images}
+_DECODERS: dict[str, Decode] = {
+    "text": unpacked_texts,
+    "image": decode_images,
+    "vector": unpacked_vectors,
+}

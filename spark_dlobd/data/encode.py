@@ -12,6 +12,7 @@ from spark_dlobd.data.images import named, problems_of
 from spark_dlobd.data.padding import padded
 from spark_dlobd.data.storage_schema import stored_type
 from spark_dlobd.data.texts import packed_texts
+from spark_dlobd.data.vectors import packed_vectors
 from spark_dlobd.job.columns import ColumnSpec, Role, TensorColumn
 
 if TYPE_CHECKING:
@@ -138,6 +139,8 @@ def encode_column(source: pa.Array, column: TensorColumn, role: Role = "features
 
     if column.num_classes is not None and not column.shape:
         return _class_label(source, column)
+    if pa.types.is_struct(source.type):
+        return _vectors(source, column)
     if pa.types.is_list(source.type) or pa.types.is_large_list(source.type):
         return _texts(source, column) if column.dtype == "string" else _list(source, column)
     if column.stored == "text":
@@ -288,6 +291,37 @@ def _first_of_row(
     none = np.ones(len(seen), bool)
     none[rows] = False
     return pa.array(seen, mask=none)
+
+
+def _vectors(source: pa.Array, column: TensorColumn) -> EncodedColumn:
+    """Wide vectors, sparse and dense ones, as positions and values."""
+    import numpy as np
+    import pyarrow as pa
+
+    # `field` ignores that a row is null, `flatten` does not
+    sizes, positions, given = source.flatten()
+    nulls, dense = _nulls(source), _nulls(positions)
+    child, offsets = _elements(given)
+    values, marks = _cast(child, column)
+    counts = np.diff(offsets)
+    within, starts = _elements(positions)
+    lengths = np.where(dense, counts, _filled(sizes))
+    wrong = lengths != column.size
+    # what no constructor of Spark makes, a file may hold
+    number = np.repeat(np.arange(len(source)), counts)
+    place = np.arange(len(child)) - np.repeat(offsets[:-1], counts)
+    wrong |= ~dense & (np.diff(starts) != counts)
+    explicit = (~dense & ~wrong)[number]
+    at = within.to_numpy()[np.repeat(~dense & ~wrong, np.diff(starts))]
+    place[explicit] = at
+    wrong |= _rows_with((place < 0) | (place >= column.size), offsets)
+    reasons = _flag(nulls, "null") | _flag(wrong & ~nulls, "length")
+    for problem, elements in marks.items():
+        reasons |= _flag(_rows_with(elements, offsets), problem)
+    kept = (reasons == 0)[number] & (values != 0)
+    packed = packed_vectors(number[kept], place[kept], values[kept], len(source), column)
+    told = pa.array(lengths, pa.int32(), mask=~wrong | nulls)
+    return EncodedColumn(*packed, reasons, told)
 
 
 def _bytes(source: pa.Array) -> EncodedColumn:

@@ -55,6 +55,8 @@ def expression(schema: T.StructType, column: TensorColumn) -> Column:
         kind, _ = kind_of(field, "data")
         if kind == "vector":
             width = "float64" if is_whole(column.dtype) or _is_double(column) else "float32"
+            if column.stored == "vector":
+                return _parts_of_vector(source, width)
             # vector_to_array throws on null, which would hide the name and the count.
             return F.when(source.isNotNull(), vector_to_array(source, width))
         if kind == "binary":
@@ -63,6 +65,20 @@ def expression(schema: T.StructType, column: TensorColumn) -> Column:
             return source.cast(_sent(field.dataType, column))
         element = field.dataType.elementType  # type: ignore[attr-defined]
     return source.cast(T.ArrayType(_sent(element, column)))
+
+
+def _parts_of_vector(source: Column, width: str) -> Column:
+    """Size, positions and values of a vector; positions are null where it holds all elements."""
+    from pyspark.sql import functions as F
+
+    parts = F.unwrap_udt(source)
+    element = T.DoubleType() if width == "float64" else T.FloatType()
+    struct = F.struct(
+        parts["size"].alias("size"),
+        parts["indices"].alias("positions"),
+        parts["values"].cast(T.ArrayType(element)).alias("values"),
+    )
+    return F.when(source.isNotNull(), struct)
 
 
 def _sent(element: T.DataType, column: TensorColumn) -> T.DataType:

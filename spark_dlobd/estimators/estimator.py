@@ -317,8 +317,8 @@ class DLEstimator(Predictor[DLModel], FitSettings, MLReadable["DLEstimator"], ML
         names = ("callbacks", "transformation", "tracker", "validationData")
         if live := [name for name in names if getattr(self, name) not in (None, ())]:
             logger.warning(
-                "%s: live objects, which are not saved with the estimator. Set them again after "
-                "loading.",
+                "Not saved with the estimator, because these are live objects: %s. Set them again "
+                "after loading.",
                 ", ".join(live),
             )
         return DLEstimatorWriter(self)

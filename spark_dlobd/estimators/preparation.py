@@ -17,6 +17,7 @@ from spark_dlobd.data import columns as data_columns
 from spark_dlobd.data.request import Request
 from spark_dlobd.data.row_groups import usable_reader
 from spark_dlobd.data.transform import examined
+from spark_dlobd.data.vectors import with_wide_vectors
 from spark_dlobd.errors import ConfigurationError
 from spark_dlobd.estimators.columns import check_dataset, column_spec
 from spark_dlobd.estimators.network import FittedNetwork, FittedOutput
@@ -176,7 +177,7 @@ def prepare(settings: FitSettings, dataset: DataFrame) -> Prepared:
     rows = _rows(settings, dataset, checked)
     if rows is not dataset:
         checked = _of_rows(settings, checked, rows.schema)
-    model, columns = checked.model, checked.columns
+    model, columns = checked.model, with_wide_vectors(rows.schema, checked.columns)
     workers, why = _workers(settings, dataset, checked)
     _check_reduction(checked.network.compile_config, workers)
     target = Target.parse(settings.getStopWhen()) if settings.getStopWhen() else None

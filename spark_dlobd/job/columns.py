@@ -27,7 +27,7 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 
 Role = Literal["features", "label", "weight"]
 Kind = Literal["one", "list", "dict"]
-Stored = Literal["tensor", "text", "image"]
+Stored = Literal["tensor", "text", "image", "vector"]
 _TEXT_BYTES = 64
 
 
@@ -69,7 +69,7 @@ class TensorColumn:
         Name of the network's input or output that it belongs to; empty where there is one.
     beside : tuple of Piece
         The DataFrame columns that stand side by side in it, where there are several.
-    stored : {"tensor", "text", "image"}
+    stored : {"tensor", "text", "image", "vector"}
         In which form a row lies on disk: as the tensor itself, or as bytes of any length
         (`spark_dlobd.data.decode`).
     padding : Padding or None

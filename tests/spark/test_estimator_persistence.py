@@ -77,7 +77,7 @@ def test_an_estimator_keeps_every_param(tmp_path: Path, caplog: pytest.LogCaptur
     )
     with caplog.at_level(logging.WARNING, "spark_dlobd"):
         est.save(str(tmp_path / "est"))
-    assert "callbacks, transformation: live objects, which are not saved" in caplog.text
+    assert "these are live objects: callbacks, transformation. Set them again" in caplog.text
     loaded = DLEstimator.load(str(tmp_path / "est"))
     assert loaded.uid == est.uid
     assert values(loaded) == values(est)

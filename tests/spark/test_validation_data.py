@@ -95,7 +95,7 @@ def test_it_is_not_saved(held: DataFrame, tmp_path: Path, caplog: pytest.LogCapt
     own = estimator(linear(), validationData=held)
     with caplog.at_level(logging.WARNING, "spark_dlobd"):
         own.save(str(tmp_path / "estimator"))
-    assert "nor is validationData; set them again" in caplog.text
+    assert "these are live objects: validationData. Set them again" in caplog.text
     assert DLEstimator.load(str(tmp_path / "estimator")).validationData is None
 
 
