@@ -82,7 +82,8 @@ def roundtrip(spark: SparkSession, temporary: str) -> None:
     with mlflow.start_run() as run:
         # The fit logs to this run: parameters, metrics, curves and the Keras model.
         fitted = pipeline(list(features)).fit(rows)
-        info = log_pipeline_model(fitted, dfs_tmpdir=temporary)
+        example = rows.drop("label")
+        info = log_pipeline_model(fitted, dfs_tmpdir=temporary, example=example)
 
     expected = [row.prediction for row in fitted.transform(rows).collect()]
     accuracy = np.mean(np.array(expected) == table["label"])
@@ -93,7 +94,7 @@ def roundtrip(spark: SparkSession, temporary: str) -> None:
     found = {"keras": network.predict(np.array(scaled)[:, 0], verbose=0).argmax(axis=1)}
     loaded = mlflow.spark.load_model(info.model_uri, dfs_tmpdir=temporary)
     found["spark"] = [row.prediction for row in loaded.transform(rows).collect()]
-    found["pyfunc"] = mlflow.pyfunc.load_model(info.model_uri).predict(features)
+    found["pyfunc"] = mlflow.pyfunc.load_model(info.model_uri).predict(features)["prediction"]
     for flavour, predictions in found.items():
         same = sum(float(a) == b for a, b in zip(predictions, expected, strict=True))
         print(f"{flavour:<6} {same} of {len(expected)} predictions are the same")

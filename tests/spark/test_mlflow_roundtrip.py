@@ -181,7 +181,9 @@ def test_pyfunc_takes_lists_in_pandas_and_predicts_the_same(
     monkeypatch.setenv("MLFLOW_DFS_TMP", str(tmp_path))
     loaded = mlflow.pyfunc.load_model(fitted.pipeline_uri)
     found = loaded.predict(pd.DataFrame({"features": FEATURES}))
-    assert list(found) == fitted.probabilities.argmax(axis=1).tolist()
+    assert found.columns.tolist() == ["rawPrediction", "probability", "prediction"]
+    assert found.prediction.tolist() == fitted.probabilities.argmax(axis=1).tolist()
+    np.testing.assert_allclose(np.stack(found.probability), fitted.probabilities, atol=1e-6)
 
 
 def test_passed_tracker_knows_its_own_run(

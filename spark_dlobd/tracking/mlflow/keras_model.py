@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from spark_dlobd.processes.versions import requirements
+from spark_dlobd.tracking.mlflow.types import numpy_type
+from spark_dlobd.training.signature import Signature, Tensor, inputs_of, outputs_of
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -37,23 +39,20 @@ def save_keras_model(model: Any, path: str, run_id: str, logged: LoggedModel) ->
 def model_signature(model: Any) -> ModelSignature:
     """Signature from the shapes of a built Keras model.
 
-    The batch axis and other open axes are -1. Inputs are named when there are several.
+    The batch axis is -1. Inputs and outputs are named where there are several.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import Schema
 
-    def schema(tensors: list[Any]) -> Schema:
-        named = len(tensors) > 1
-        return Schema([_tensor_spec(tensor, named) for tensor in tensors])
+    def schema(signature: Signature) -> Schema:
+        named = signature.structure.kind != "one"
+        return Schema([_tensor_spec(tensor, named) for tensor in signature.tensors])
 
-    return ModelSignature(inputs=schema(model.inputs), outputs=schema(model.outputs))
+    return ModelSignature(inputs=schema(inputs_of(model)), outputs=schema(outputs_of(model)))
 
 
-def _tensor_spec(tensor: Any, named: bool) -> Any:
-    import numpy as np
+def _tensor_spec(tensor: Tensor, named: bool) -> Any:
     from mlflow.types import TensorSpec
 
-    shape = tuple(-1 if extent is None else int(extent) for extent in tensor.shape)
-    # numpy has no bfloat16; such models take and give float32 outside.
-    dtype = "float32" if tensor.dtype == "bfloat16" else tensor.dtype
-    return TensorSpec(np.dtype(dtype), (-1, *shape[1:]), tensor.name if named else None)
+    name = tensor.name if named else None
+    return TensorSpec(numpy_type(tensor.dtype), (-1, *tensor.shape), name)

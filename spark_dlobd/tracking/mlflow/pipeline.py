@@ -9,6 +9,7 @@ from spark_dlobd.processes.versions import requirements
 if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
     from pyspark.ml import PipelineModel
+    from pyspark.sql import DataFrame
 
 
 def log_pipeline_model(
@@ -19,12 +20,14 @@ def log_pipeline_model(
     registered_model_name: str | None = None,
     dfs_tmpdir: str | None = None,
     pip_requirements: list[str] | None = None,
+    example: DataFrame | None = None,
 ) -> ModelInfo:
     """Log a fitted pipeline in MLflow's Spark flavour. Runs on the driver.
 
     Spark writes the model into `dfs_tmpdir`, the driver uploads it: executors need
-    no access to MLflow's artifact store. Loading it as a ``pyfunc`` needs an output
-    column named ``prediction``.
+    no access to MLflow's artifact store. Loaded as a ``pyfunc`` it takes a pandas DataFrame
+    and returns one with the columns that the model adds: images are bytes, arrays and
+    vectors lists.
 
     Parameters
     ----------
@@ -44,6 +47,9 @@ def log_pipeline_model(
     pip_requirements : list of str, optional
         Default is the installed versions of this library, PySpark, TensorFlow,
         Keras, petastorm, PyArrow, numpy and pandas.
+    example : pyspark.sql.DataFrame, optional
+        Rows as they will be scored. Their columns and those that the model adds become its
+        signature, which MLflow checks what it is given against. No rows are read.
 
     Returns
     -------
@@ -52,23 +58,29 @@ def log_pipeline_model(
 
     Examples
     --------
-    >>> info = log_pipeline_model(pipeline_model, run_id=tracker.run_id)  # doctest: +SKIP
+    >>> rows = df.select("age", "photo")  # doctest: +SKIP
+    >>> info = log_pipeline_model(
+    ...     pipeline_model, run_id=tracker.run_id, example=rows
+    ... )  # doctest: +SKIP
+    >>> mlflow.pyfunc.load_model(info.model_uri).predict(rows.toPandas())  # doctest: +SKIP
     >>> scored = mlflow.spark.load_model(info.model_uri).transform(df)  # doctest: +SKIP
     """
-    import mlflow.spark
     from mlflow.models import Model
+
+    from spark_dlobd.tracking.mlflow import pandas_flavour
 
     # mlflow.spark.log_model first lets Spark write to the artifact store itself,
     # which logs a long Java error for every store that Hadoop does not know.
     info: ModelInfo = Model.log(
         None,
-        mlflow.spark,
+        pandas_flavour,
         name=name,
         run_id=run_id,
         registered_model_name=registered_model_name,
         spark_model=pipeline_model,
         dfs_tmpdir=dfs_tmpdir,
         pip_requirements=pip_requirements or _pipeline_requirements(),
+        signature=None if example is None else pandas_flavour.signature_of(pipeline_model, example),
     )
     return info
 

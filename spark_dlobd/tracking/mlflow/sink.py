@@ -21,6 +21,7 @@ from spark_dlobd.tracking.jsonl import RUN_ID_TAG, Record
 from spark_dlobd.tracking.mlflow.curves import curves_png
 from spark_dlobd.tracking.mlflow.request_limits import request_limits
 from spark_dlobd.tracking.mlflow.text import NOTE_TAG, description, param_texts, run_name
+from spark_dlobd.tracking.mlflow.types import numpy_type
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -341,15 +342,16 @@ def dataset_inputs(record: Record) -> list[DatasetInput]:
 
 
 def _schema(columns: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    import numpy as np
     from mlflow.data.schema import TensorDatasetSchema
     from mlflow.types import ColSpec, Schema, TensorSpec
 
     def spec(column: dict[str, Any]) -> ColSpec | TensorSpec:
-        return TensorSpec(np.dtype(column["dtype"]), (-1, *column["shape"]), column["name"])
+        return TensorSpec(numpy_type(column["dtype"]), (-1, *column["shape"]), column["name"])
 
-    features = [spec(column) for role, column in columns.items() if role != "label"]
-    schema = TensorDatasetSchema(Schema(features), Schema([spec(columns["label"])]))
+    labels = [role for role in columns if role.partition("_")[0] == "label"]
+    features = [spec(column) for role, column in columns.items() if role not in labels]
+    targets = [spec(columns[role]) for role in labels]
+    schema = TensorDatasetSchema(Schema(features), Schema(targets))
     return dict(schema.to_dict())
 
 
