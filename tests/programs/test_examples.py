@@ -128,6 +128,19 @@ def test_image_files(tmp_path: Path) -> None:
     assert number(r"files right: accuracy ([\d.]+)", said) >= 0.85
 
 
+def test_text_classification(tmp_path: Path) -> None:
+    said = run(tmp_path, "text_classification.py")
+    assert number(r"accuracy ([\d.]+) on", said) >= 0.85
+    assert "'hello my parcel is lost' goes to delivery" in said
+
+
+def test_two_towers(tmp_path: Path) -> None:
+    said = run(tmp_path, "two_towers.py")
+    assert number(r"area under ROC ([\d.]+)", said) >= 0.8
+    assert number(r"stars: ([\d.]+) off", said) <= 0.8
+    assert "120 films as vectors of 8 numbers" in said
+
+
 def test_wide_and_deep(tmp_path: Path) -> None:
     said = run(tmp_path, "wide_and_deep.py")
     assert "2 workers, 2 servers, tables of 1,000,000 rows" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -222,3 +223,27 @@ def test_cross_validator_over_one_of_the_outputs(table: DataFrame, output: str) 
         evaluator.evaluate(folds.transform(table))
     )
     assert set(best.predict({"wide": [0.0] * 3, "deep": [0.0] * 2})) == {"clicked", "stars"}
+
+
+@pytest.mark.timeout(180)
+def test_streaming(table: DataFrame, spark: SparkSession, tmp_path: Path) -> None:
+    """A stream of three columns for two inputs: the numbers of a batch."""
+    fitted = estimator().fit(table)
+    source = str(tmp_path / "in")
+    table.coalesce(1).write.parquet(source)
+    stream = spark.readStream.schema(table.schema).parquet(source)
+    scored = fitted.transform(stream)
+    query = (
+        scored.writeStream.format("memory").queryName("several").trigger(availableNow=True).start()
+    )
+    assert query.awaitTermination(120)
+    names = ["d0", "clicked_probability", "clicked_prediction", "stars_prediction"]
+    found = spark.table("several").select(names).orderBy("d0").collect()
+    wanted = fitted.transform(table).select(names).orderBy("d0").collect()
+    assert len(found) == ROWS
+    for one, other in zip(found, wanted, strict=True):
+        assert one.clicked_prediction == other.clicked_prediction
+        assert one.stars_prediction == pytest.approx(other.stars_prediction, rel=1e-5)
+        np.testing.assert_allclose(
+            one.clicked_probability.toArray(), other.clicked_probability.toArray(), rtol=1e-5
+        )
