@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -66,7 +67,7 @@ def compile_config(
         # The instance knows a learning rate that was assigned after compile().
         config["optimizer"] = model.optimizer
     if optimizer is not None or "optimizer" not in config:
-        config["optimizer"] = "adam" if optimizer is None else optimizer
+        config["optimizer"] = _scaled("adam" if optimizer is None else optimizer, model)
     if loss is not None:
         config["loss"] = loss
     if metrics is not None:
@@ -84,6 +85,32 @@ def compile_config(
     _check_names(config)
     config["optimizer"] = _optimizer_config(config["optimizer"], learning_rate)
     return _as_json({key: keras.saving.serialize_keras_object(v) for key, v in config.items()})
+
+
+def _scaled(optimizer: Any, model: Any) -> Any:
+    """The optimizer with a loss scale around it, where layers compute in float16.
+
+    Keras goes by the policy of the model. One that is rebuilt has that of the process, which
+    is another one on a worker.
+    """
+    import keras
+
+    if not _computes_in_float16(model):
+        return optimizer
+    optimizer = keras.optimizers.get(optimizer)
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return optimizer
+    return keras.optimizers.LossScaleOptimizer(optimizer)
+
+
+def _computes_in_float16(model: Any) -> bool:
+    import keras
+
+    # these have the policy of the process
+    others = (keras.Model, keras.layers.InputLayer)
+    layers = model._flatten_layers(include_self=False)
+    policies = [layer.dtype_policy for layer in layers if not isinstance(layer, others)]
+    return any(getattr(policy, "name", "") == "mixed_float16" for policy in policies)
 
 
 def own_compile_config(model: Any) -> dict[str, Any]:
@@ -120,8 +147,11 @@ def compile_model(
     custom_objects : mapping, optional
         Registered name -> class or function.
     """
+    given = json.loads(json.dumps(dict(config)))
+    if "auto_scale_loss" in inspect.signature(model.compile).parameters:
+        given["auto_scale_loss"] = False  # which is decided, for every process alike
     with registered(custom_objects):
-        model.compile_from_config(json.loads(json.dumps(dict(config))))
+        model.compile_from_config(given)
     weigh_by_rows(model)
 
 

@@ -426,3 +426,45 @@ def test_what_is_no_model_says_how_to_get_one(value: Any, advice: str) -> None:
     with pytest.raises(ModelError, match=re.escape(advice)) as caught:
         codec.check_model(value)
     assert isinstance(caught.value, TypeError)
+
+
+def _scaled(policy: str) -> Any:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        given = keras.Input((3,))
+        return keras.Model(given, keras.layers.Dense(1)(given))
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def test_losses_are_scaled_where_layers_compute_in_float16() -> None:
+    """Keras goes by the policy of the model, which a model that is rebuilt does not have."""
+    model = codec.archive_to_model(codec.model_to_archive(_scaled("mixed_float16")))
+    config = codec.compile_config(model, loss="mse", optimizer="sgd", learning_rate=0.25)
+    codec.compile_model(model, config)
+    assert type(model.optimizer).__name__ == "LossScaleOptimizer"
+    assert float(model.optimizer.inner_optimizer.learning_rate) == 0.25
+    again = codec.compile_config(model)
+    assert again["optimizer"]["class_name"] == "LossScaleOptimizer"
+    assert again["optimizer"]["config"]["inner_optimizer"]["class_name"] == "SGD"
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_a_policy_of_the_process_scales_no_losses(policy: str) -> None:
+    archive = codec.model_to_archive(_scaled(policy))
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = codec.archive_to_model(archive)
+        codec.compile_model(model, codec.compile_config(model, loss="mse"))
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert type(model.optimizer).__name__ == "Adam"
+
+
+def test_scaling_that_is_off_stays_off() -> None:
+    model = _scaled("mixed_float16")
+    model.compile("sgd", "mse", auto_scale_loss=False)
+    config = codec.compile_config(model)
+    assert config["optimizer"]["class_name"] == "SGD"
