@@ -36,6 +36,7 @@ def test_options_are_checked(options: dict[str, Any], message: str) -> None:
         ({"mpi_transport": "tcp"}, "mpi"),
         ({"transport": "mpi", "mpi_args": ["-v"]}, "mpi"),
         ({"port_range": (40000, 40009)}, "ring"),
+        ({"nccl": True}, "ring"),
     ],
 )
 def test_an_option_of_one_transport_asks_for_it(
@@ -50,6 +51,7 @@ def test_an_option_of_one_transport_asks_for_it(
         {"transport": "ring", "mpi_transport": "tcp"},
         {"transport": "mpi", "port_range": (40000, 40009)},
         {"mpi_args": ("-v",), "port_range": (40000, 40009)},
+        {"transport": "mpi", "nccl": True},
     ],
 )
 def test_no_option_is_passed_over(options: dict[str, Any]) -> None:
@@ -92,3 +94,39 @@ _USERS = "{{function_node __wrapped__Assert_device_/job:worker/replica:0/task:1}
 )
 def test_who_is_to_blame(error: Exception, cause: str | None) -> None:
     assert cause_of(error) == cause
+
+
+def _reductions(group: Any) -> list[tuple[str, str, bytes]]:
+    """Purpose by type, device and hint of the collective operations of a step."""
+    import tensorflow as tf
+
+    def step(gradient: Any, flag: Any) -> Any:
+        return group.average_gradients([gradient]), group.any_flag(flag)
+
+    specs = tf.TensorSpec([3], tf.float32), tf.TensorSpec([], tf.int32)
+    graph = tf.function(step, autograph=False).get_concrete_function(*specs).graph
+    found = [node for node in graph.as_graph_def().node if node.op == "CollectiveReduceV2"]
+    by_type = {1: "gradients", 3: "flag"}
+    return sorted(
+        (by_type[n.attr["T"].type], n.device.rpartition(":")[0], n.attr["communication_hint"].s)
+        for n in found
+    )
+
+
+def test_gradients_on_gpus_are_averaged_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the graph says: there is no GPU here."""
+    import tensorflow as tf
+
+    from spark_dlobd.backends.collective.ring import RingGroup
+
+    of_task = "/job:worker/replica:0/task:1/device"
+    flag = ("flag", f"{of_task}:CPU", b"ring")
+    assert _reductions(RingGroup(1, 2, None, 10.0)) == [
+        flag,
+        ("gradients", f"{of_task}:CPU", b"ring"),
+    ]
+    with pytest.raises(ResourceError, match="nccl=True averages gradients on GPUs, and rank 1"):
+        RingGroup(1, 2, None, 10.0, nccl=True)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    group = RingGroup(1, 2, None, 10.0, nccl=True)
+    assert _reductions(group) == [flag, ("gradients", f"{of_task}:GPU", b"nccl")]

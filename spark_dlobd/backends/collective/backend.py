@@ -49,6 +49,6 @@ class CollectiveBackend(AllreduceBackend):
 
     def transport(self, log_lines: Sequence[str]) -> str:
         """What carried the gradients."""
-        return (
-            transport_used(log_lines) if self._config.transport == "mpi" else "ring: grpc over tcp"
-        )
+        if self._config.transport == "mpi":
+            return transport_used(log_lines)
+        return "ring: nccl" if self._config.nccl else "ring: grpc over tcp"

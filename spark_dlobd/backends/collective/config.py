@@ -22,8 +22,10 @@ _AT_LEAST: dict[str, float] = {
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "transport": (None, "mpi", "ring"),
     "compression": (None, "fp16", "bf16"),
+    "nccl": (False, True),
 }
 _OF_MPI = ("mpi_transport", "ucx_tls", "ucx_net_devices", "mpi_args")
+_OF_RING = ("port_range", "nccl")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class CollectiveConfig(BackendConfig):
     port_range : tuple of (int, int) or None
         Of the ring: first and last port that ranks may listen on, for a firewall. None lets
         the system choose.
+    nccl : bool
+        Of the ring: gradients stay on the GPUs and NCCL averages them there. Every rank needs
+        a GPU of its own. Not run on GPUs yet.
     compression : {None, "fp16", "bf16"}
         Type of gradients on the wire; the ring adds them in it too, MPI adds float32.
     gradient_accumulation_steps : int
@@ -89,6 +94,7 @@ class CollectiveConfig(BackendConfig):
     mpi_args: tuple[str, ...] = ()
     network_interface: str | None = None
     port_range: tuple[int, int] | None = None
+    nccl: bool = False
     compression: Literal["fp16", "bf16"] | None = None
     gradient_accumulation_steps: int = 1
     threads_per_rank: int | None = None
@@ -110,15 +116,15 @@ class CollectiveConfig(BackendConfig):
         """The transport, by its name or by an option that only it has."""
         given = {
             "mpi": [name for name in _OF_MPI if getattr(self, name)],
-            "ring": ["port_range"] if self.port_range is not None else [],
+            "ring": [name for name in _OF_RING if getattr(self, name)],
         }
         asked = {self.transport} - {None} | {name for name, options in given.items() if options}
         if len(asked) > 1:
             raise ConfigurationError(
-                f"{', '.join(_OF_MPI)} of CollectiveConfig belong to transport='mpi', port_range "
-                f"to transport='ring'. Got transport={self.transport!r} with "
-                f"{', '.join([*given['mpi'], *given['ring']])}: leave out what belongs to the "
-                "other one."
+                f"{', '.join(_OF_MPI)} of CollectiveConfig belong to transport='mpi', "
+                f"{' and '.join(_OF_RING)} to transport='ring'. Got "
+                f"transport={self.transport!r} with {', '.join([*given['mpi'], *given['ring']])}: leave out "
+                "what belongs to the other one."
             )
         return asked.pop() if asked else None
 

@@ -34,7 +34,8 @@ class CollectiveRank(Rank):
 
         if size > 1:
             join_ring(told["rank"], told["peers"])
-        return RingGroup(told["rank"], size, config.compression, config.operation_timeout_s)
+        timeout_s = config.operation_timeout_s
+        return RingGroup(told["rank"], size, config.compression, timeout_s, config.nccl)
 
 
 def cause_of(error: Exception) -> Cause | None:

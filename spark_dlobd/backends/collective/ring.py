@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from spark_dlobd.backends.allreduce.group import RankGroup
 from spark_dlobd.backends.allreduce.half import split_like
+from spark_dlobd.errors import ResourceError
 
 _LEADER = "/job:worker/replica:0/task:0"
-_GROUP = 1
+_GROUP, _GPU_GROUP = 1, 2
 _WIRE = {"fp16": tf.float16, "bf16": tf.bfloat16}
 
 
@@ -61,13 +62,28 @@ class RingGroup(RankGroup):
         Type of gradients on the wire.
     timeout_s : float
         Longest single operation.
+    nccl : bool, default False
+        Whether gradients are averaged on GPUs.
+
+    Raises
+    ------
+    ResourceError
+        If they are to be, and this rank has no GPU.
     """
 
-    def __init__(self, rank: int, size: int, compression: str | None, timeout_s: float) -> None:
+    def __init__(
+        self, rank: int, size: int, compression: str | None, timeout_s: float, nccl: bool = False
+    ) -> None:
         super().__init__(rank, size)
         self._wire = _WIRE.get(compression or "")
         self._timeout_s = timeout_s
-        self._device = f"/job:worker/replica:0/task:{rank}/device:CPU:0"
+        self._nccl = nccl
+        self._task = f"/job:worker/replica:0/task:{rank}"
+        if nccl and not tf.config.list_physical_devices("GPU"):
+            raise ResourceError(
+                f"nccl=True averages gradients on GPUs, and rank {rank} sees none. Give each rank "
+                "one, with spark.task.resource.gpu.amount=1, or leave nccl out."
+            )
 
     def _average(self, gradients: list[Any]) -> list[Any]:
         """Average in one operation for each type on the wire."""
@@ -82,7 +98,7 @@ class RingGroup(RankGroup):
 
     def _fused(self, tensors: list[Any]) -> list[Any]:
         flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
-        mean = self._reduce(flat, "gradients") / tf.cast(self.size, flat.dtype)
+        mean = self._reduce(flat, "gradients", self._nccl) / tf.cast(self.size, flat.dtype)
         return split_like(mean, tensors)
 
     def any_flag(self, flag: Any) -> Any:
@@ -104,20 +120,21 @@ class RingGroup(RankGroup):
         found = self.sum(rows.astype(np.int32)).astype(np.uint8)
         return np.frombuffer(found.tobytes(), array.dtype).reshape(self.size, *array.shape).copy()
 
-    def _reduce(self, tensor: Any, purpose: str) -> Any:
+    def _reduce(self, tensor: Any, purpose: str, on_gpus: bool = False) -> Any:
         """Sum a tensor over ranks. What is summed alike has the same key on every rank."""
         if self.size == 1:
             return tensor
         name = f"{purpose} {tensor.dtype.name} {tensor.shape}"
-        with tf.device(self._device):
+        with tf.device(f"{self._task}/device:{'GPU' if on_gpus else 'CPU'}:0"):
             return tf.raw_ops.CollectiveReduceV2(
                 input=tensor,
                 group_size=self.size,
-                group_key=_GROUP,
+                # a group is one of devices
+                group_key=_GPU_GROUP if on_gpus else _GROUP,
                 instance_key=zlib.crc32(name.encode()) & 0x7FFFFFFF,
                 ordering_token=[],
                 merge_op="Add",
                 final_op="Id",
-                communication_hint="ring",
+                communication_hint="nccl" if on_gpus else "ring",
                 timeout_seconds=self._timeout_s,
             )
