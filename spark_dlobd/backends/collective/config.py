@@ -123,8 +123,8 @@ class CollectiveConfig(BackendConfig):
             raise ConfigurationError(
                 f"{', '.join(_OF_MPI)} of CollectiveConfig belong to transport='mpi', "
                 f"{' and '.join(_OF_RING)} to transport='ring'. Got "
-                f"transport={self.transport!r} with {', '.join([*given['mpi'], *given['ring']])}: leave out "
-                "what belongs to the other one."
+                f"transport={self.transport!r} with {', '.join([*given['mpi'], *given['ring']])}: "
+                "leave out what belongs to the other one."
             )
         return asked.pop() if asked else None
 
