@@ -33,10 +33,12 @@ from spark_dlobd.processes.events import (
     Placed,
     Printed,
     Result,
+    Stacks,
     Steps,
 )
 from spark_dlobd.processes.failure import Failure, root_failure
 from spark_dlobd.processes.spark_job import SparkJob, barrier_stage
+from spark_dlobd.processes.stacks import of_all_ranks
 from spark_dlobd.processes.worker_interpreter import worker_problem
 from spark_dlobd.spark import spark_context
 
@@ -85,6 +87,7 @@ class GangState:
     met: set[int] = field(default_factory=set)
     failures: dict[int, Failure] = field(default_factory=dict)
     gone: list[int] = field(default_factory=list)
+    stacks: dict[int, str] = field(default_factory=dict)
     result: Result | None = None
     log_lines: list[str] = field(default_factory=list)
     watch: StallWatch | None = None
@@ -102,6 +105,8 @@ class GangState:
                 self.reporter.worker_phase(event.text)
             case Attended() if self.watch is not None:
                 self.watch.take(task, event, time.monotonic())
+            case Stacks():
+                self.stacks[rank] = event.text
             case Measured():
                 self.reporter.measured(rank, event.facts)
             case Met():
@@ -180,8 +185,9 @@ class GangState:
             if stalled.silent
             else "it came no further"
         )
+        stacks = f"\n\n{of_all_ranks(self.stacks)}" if self.stacks else ""
         return WorkerStalledError(
-            f"{what} for {stalled.seconds:.0f} s in which {named} waited for it. {ending}",
+            f"{what} for {stalled.seconds:.0f} s in which {named} waited for it. {ending}{stacks}",
             self.ranks.get(stalled.task, stalled.task),
             self.hosts.get(stalled.task, "an unknown host"),
             stalled.phase,

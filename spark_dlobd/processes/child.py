@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -25,8 +26,10 @@ from spark_dlobd.processes.failure import Failure
 from spark_dlobd.processes.forked import fork_process
 from spark_dlobd.processes.frames import read_frame, write_frame
 from spark_dlobd.processes.linux import end_process_group
+from spark_dlobd.processes.stacks import SIGNAL, is_of_stacks, readable
 
 _LEAVE_S = 5.0
+_QUIET_S = 0.1
 
 LogSink = Callable[[str], None]
 
@@ -80,6 +83,8 @@ class ChildProcess:
         self._on_log = on_log
         self._told: queue.Queue[tuple[Event, bytes] | None] = queue.Queue()
         self.last_lines: collections.deque[str] = collections.deque(maxlen=40)
+        self._has_told = False
+        self._stacks: list[str] | None = None
 
     def __enter__(self) -> ChildProcess:
         environment = {
@@ -101,6 +106,7 @@ class ChildProcess:
     def _read_frames(self) -> None:
         try:
             while frame := read_frame(self._events):
+                self._has_told = True
                 self._told.put((Event.from_json(frame[0]), frame[1]))
         except ValueError:
             # the pipe was closed by __exit__, or a killed child cut its last line
@@ -111,6 +117,9 @@ class ChildProcess:
     def _read_log(self) -> None:
         for raw in self.process.stdout:
             line = raw.decode(errors="replace").rstrip()
+            if self._stacks is not None and is_of_stacks(line):
+                self._stacks.append(line)
+                continue
             self.last_lines.append(line)
             self._on_log(line)
 
@@ -159,6 +168,27 @@ class ChildProcess:
             text = f"the process ended with exit code {code}"
         tail = "\n".join(list(self.last_lines)[-15:])
         return f"{text}. It printed last:\n{tail}" if tail else f"{text}."
+
+    def stacks(self, timeout_s: float = 1.0) -> str:
+        """What the child's threads are doing, asked by a signal.
+
+        Parameters
+        ----------
+        timeout_s : float, default 1
+            Longest wait. A child that is stopped, or has told nothing yet, gives no stacks.
+        """
+        # a child that is not set up yet would end by the signal
+        if not self._has_told or self.process.poll() is not None:
+            return "  none: the process does not run yet, or no more"
+        self._stacks = []
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, SIGNAL)
+        deadline, seen = time.monotonic() + timeout_s, -1
+        while time.monotonic() < deadline and not 0 < len(self._stacks) == seen:
+            seen = len(self._stacks)
+            time.sleep(_QUIET_S)
+        found, self._stacks = self._stacks, None
+        return readable(found) or "  none: the process does not answer"
 
     def kill(self) -> None:
         """End a child that has no way to leave by itself."""

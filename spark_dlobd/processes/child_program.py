@@ -13,6 +13,7 @@ from spark_dlobd.processes.events import Epoch, Event, Failed, Phase, Steps
 from spark_dlobd.processes.failure import Cause, Failure
 from spark_dlobd.processes.frames import read_frame, write_frame
 from spark_dlobd.processes.linux import die_with_parent
+from spark_dlobd.processes.stacks import answer_with_stacks
 
 
 class Parent:
@@ -84,6 +85,7 @@ def run_child(
         The exit code.
     """
     die_with_parent(int(sys.argv[1]))
+    answer_with_stacks()
     parent = Parent(sys.stdin.buffer, os.fdopen(int(sys.argv[2]), "wb"))
     try:
         run(parent)

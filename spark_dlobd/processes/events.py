@@ -103,6 +103,13 @@ class Attended(Event):
 
 
 @dataclass(frozen=True)
+class Stacks(Event):
+    """What the threads of a rank do that has come no further for a while."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Measured(Event):
     """What a rank measured, as `spark_dlobd.report.observed.Observed.measured` wants it."""
 

@@ -30,6 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from spark_dlobd.processes.linux import die_with_parent
+from spark_dlobd.processes.stacks import SIGNAL
 
 LENGTH = struct.Struct("!I")
 DESCRIPTORS = 4
@@ -108,6 +109,8 @@ def serve(requests: socket.socket, log: int) -> Fork | None:
     for end in (ended, tell_ended):
         end.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    # a child that is asked for its stacks before it is set up is not to end by that
+    signal.signal(SIGNAL, signal.SIG_IGN)
     signal.set_wakeup_fd(tell_ended.fileno(), warn_on_full_buffer=False)
     waiting = selectors.DefaultSelector()
     waiting.register(requests, selectors.EVENT_READ)

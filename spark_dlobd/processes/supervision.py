@@ -5,6 +5,7 @@ Runs on each worker.
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,16 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from spark_dlobd.errors import TrainingTimeoutError, WorkerLostError
 from spark_dlobd.processes.child import ChildEnded, ChildFailed, ChildProcess
-from spark_dlobd.processes.events import Attended, Event, Failed, Met, Phase, Placed, Printed
+from spark_dlobd.processes.events import (
+    Attended,
+    Event,
+    Failed,
+    Met,
+    Phase,
+    Placed,
+    Printed,
+    Stacks,
+)
 from spark_dlobd.processes.failure import Cause, Failure
 
 if TYPE_CHECKING:
@@ -51,15 +61,25 @@ class Supervisor:
         Of the backend's config.
     hint : str, default ""
         What else helps when a child is silent for too long.
+    stacks_after_s : float, optional
+        A child that has come no further for so long is asked what its threads do.
     """
 
-    def __init__(self, driver: EventClient, rank: int, limits: Limits, hint: str = "") -> None:
+    def __init__(
+        self,
+        driver: EventClient,
+        rank: int,
+        limits: Limits,
+        hint: str = "",
+        stacks_after_s: float | None = None,
+    ) -> None:
         self.driver = driver
         self.rank = rank
         self._limits = limits
         self.address = driver.local_address
         self.phase = "start"
         self._hint = hint
+        self._stacks_after_s = stacks_after_s
         self._marks: int | None = None
 
     @property
@@ -121,13 +141,18 @@ class Supervisor:
         setting = "start_timeout_s" if until is Met else "progress_timeout_s"
         timeout_s: float = getattr(self._limits, setting)
         deadline = time.monotonic() + timeout_s
+        ask_at = self._ask_at()
         while True:
             left = deadline - time.monotonic()
             told = self.event(child, name, min(max(left, 0.01), _LOOK_S))
             meanwhile()
+            if until is not Met and time.monotonic() > ask_at:
+                ask_at = math.inf
+                self.driver.tell(Stacks(child.stacks()))
             if told is None:
                 if time.monotonic() > deadline:
-                    raise TrainingTimeoutError(self._silent(name, timeout_s, setting))
+                    text = self._silent(name, timeout_s, setting)
+                    raise TrainingTimeoutError(f"{text} Its Python stacks:\n{child.stacks()}")
                 continue
             event, body = told
             if isinstance(event, until):
@@ -136,7 +161,12 @@ class Supervisor:
                 self.phase = event.text
             if until is not Met and self._is_progress(event):
                 deadline = time.monotonic() + timeout_s
+                ask_at = self._ask_at()
             self.driver.tell(event)
+
+    def _ask_at(self) -> float:
+        after_s = math.inf if self._stacks_after_s is None else self._stacks_after_s
+        return time.monotonic() + after_s
 
     def _silent(self, name: str, timeout_s: float, setting: str) -> str:
         who = name or f"rank {self.rank}"

@@ -174,6 +174,9 @@ def test_rank_that_keeps_the_others_waiting(blobs: DataFrame, backend: str) -> N
     assert error.phase == "train epoch 1, after step 2"
     assert "for 3 s in which rank 0 waited for it" in str(error)
     assert "stall_timeout_s=3" in str(error)
+    told = str(error).partition("Python stacks of rank 0:")[2]
+    assert "Python stacks of rank 1:" in told
+    assert "in act\n" in told.partition("Python stacks of rank 1:")[2]
 
 
 def test_a_taken_port_is_passed_over(blobs: DataFrame) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from spark_dlobd.errors import TrainingTimeoutError
-from spark_dlobd.processes.events import Attended, Event, Result
+from spark_dlobd.processes.events import Attended, Event, Result, Stacks
 from spark_dlobd.processes.supervision import Supervisor
 
 DONE = Result({}, {}, 7)
@@ -44,6 +44,9 @@ class Rank:
             self._told.put((heartbeat(count), b""))
         self._told.put((DONE, b"archive"))
 
+    def stacks(self) -> str:
+        return "  in wait"
+
     def event(self, wait_s: float) -> Any:
         try:
             return self._told.get(timeout=wait_s)
@@ -74,9 +77,18 @@ def test_heartbeats_are_no_progress() -> None:
     with pytest.raises(
         TrainingTimeoutError,
         match=r"^Rank 3 on .* told nothing for 0\.5 s in phase 'start'\. If .* raise "
-        r"progress_timeout_s of the backend's config\.$",
+        r"progress_timeout_s of the backend's config\. Its Python stacks:\n  in wait$",
     ):
         supervised(0.5).listen(rank, "", Result)
+
+
+def test_a_rank_that_comes_no_further_is_asked_what_it_does() -> None:
+    rank: Any = Rank([1] * 20)
+    limits: Any = types.SimpleNamespace(progress_timeout_s=5)
+    supervisor = Supervisor(Driver(), 3, limits, stacks_after_s=0.4)  # type: ignore[arg-type]
+    supervisor.listen(rank, "", Result)
+    driver: Any = supervisor.driver
+    assert [event for event in driver.heard if isinstance(event, Stacks)] == [Stacks("  in wait")]
 
 
 def test_steps_of_a_long_validation_are_progress() -> None:

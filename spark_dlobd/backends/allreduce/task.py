@@ -54,7 +54,9 @@ class RankTask:
     def __init__(self, task: GangTask, context: BarrierTaskContext, driver: EventClient) -> None:
         self.task = task
         self.partition = context.partitionId()
-        self.supervisor = Supervisor(driver, self.partition, task.config)
+        self.supervisor = Supervisor(
+            driver, self.partition, task.config, stacks_after_s=task.config.stall_timeout_s / 2
+        )
         resources = context.resources()
         self.gpus = list(resources["gpu"].addresses) if "gpu" in resources else None
 
