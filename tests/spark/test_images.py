@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from spark_dlobd import DLEstimator, DLModel, ImageColumn
+from spark_dlobd.data.images import decode_images
 from spark_dlobd.data.materialize import materialize
 from spark_dlobd.data.reader import ShardReader
 from spark_dlobd.errors import ConfigurationError, DataError
@@ -92,6 +93,26 @@ def test_trains_scores_and_is_saved(fitted: DLModel, files: DataFrame, tmp_path:
     assert loaded.transform(files).select(columns).collect() == scored.select(columns).collect()
     first = files.orderBy("number").first()
     assert loaded.predict(bytes(first.photo)) == first.label
+
+
+def test_an_application_of_keras_trains_and_scores(files: DataFrame) -> None:
+    """A real network, with batch norms and depthwise convolutions."""
+    keras.utils.set_random_seed(0)
+    net = keras.applications.MobileNet((32, 32, 3), alpha=0.25, weights=None, classes=2)
+    photo = ImageColumn("photo", size=(32, 32))
+    flips = keras.layers.RandomFlip()
+    model = estimator(
+        model=net, inputs={"photo": photo}, epochs=1, learningRate=0.01, transformation=flips
+    ).fit(files)
+    rows = model.transform(files).orderBy("number").limit(3).collect()
+    pixels = decode_images(np.array([r.photo for r in rows], object), _column((32, 32)))
+    wanted = model.getKerasModel().predict(pixels.astype("float32"), verbose=0)
+    found = np.stack([row.probability.toArray() for row in rows])
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def _column(size: tuple[int, int]) -> TensorColumn:
+    return TensorColumn("photo", "uint8", (*size, 3), stored="image")
 
 
 def test_rows_lie_encoded_and_are_decoded_by_the_reader(files: DataFrame) -> None:
