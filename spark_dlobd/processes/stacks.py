@@ -12,7 +12,9 @@ import signal
 from collections.abc import Iterable, Mapping
 
 SIGNAL = signal.SIGUSR2
-_MOST_LINES = 25
+_MAIN_LINES, _THREAD_LINES, _THREADS = 15, 5, 6
+# what every thread began with
+_BEGINNING = ("in run_child", "in _bootstrap_inner", "in _bootstrap")
 _THREAD = re.compile(r"(Current thread|Thread) 0x[0-9a-f]+.* \(most recent call first\):")
 
 
@@ -51,10 +53,17 @@ def readable(lines: Iterable[str]) -> str:
         elif line.strip() and threads:
             threads[-1].append(line)
     # the interpreter lists the newest thread first
-    main, *others = [thread for thread in reversed(threads) if thread] or [[]]
-    kept = [*main, *(line for other in others for line in ("another thread:", *other))]
-    cut = len(kept) - _MOST_LINES
-    return "\n".join([*kept[:_MOST_LINES], *([f"  ... and {cut} lines more"] if cut > 0 else [])])
+    main, *others = [found for thread in reversed(threads) if (found := _useful(thread))] or [[]]
+    kept = main[:_MAIN_LINES]
+    for other in others[:_THREADS]:
+        kept += ["another thread:", *other[:_THREAD_LINES]]
+    return "\n".join(kept)
+
+
+def _useful(thread: list[str]) -> list[str]:
+    """Lines above those that say how the thread began."""
+    starts = [place for place, line in enumerate(thread) if line.endswith(_BEGINNING)]
+    return thread[: starts[0]] if starts else thread
 
 
 def of_all_ranks(stacks: Mapping[int, str]) -> str:

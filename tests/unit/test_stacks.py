@@ -58,8 +58,17 @@ def test_the_main_thread_comes_first(what: str) -> None:
 def test_long_stacks_are_cut() -> None:
     lines = ["Current thread 0x1 (most recent call first):"]
     lines += [f'  File "a.py", line {i} in f' for i in range(100)]
-    assert readable(lines).splitlines()[-1] == "  ... and 75 lines more"
+    assert readable(lines).splitlines()[-1] == '  File "a.py", line 14 in f'
     assert readable([]) == ""
+
+
+def test_how_a_thread_began_is_left_out() -> None:
+    lines = ["Thread 0x1 (most recent call first):"]
+    lines += [f'  File "a.py", line 1 in {name}' for name in ("act", "run", "_bootstrap_inner")]
+    lines += ["", "Current thread 0x2 (most recent call first):"]
+    lines += [f'  File "a.py", line 1 in {name}' for name in ("wait", "run_child", "<module>")]
+    told = [line.rpartition(" ")[2] for line in readable(lines).splitlines()]
+    assert told == ["wait", "thread:", "act", "run"]
 
 
 def test_many_ranks_that_wait_alike_are_told_once() -> None:
