@@ -103,7 +103,7 @@ class Failure:
         found = cls(
             cause or _cause_of(error),
             type(error).__name__,
-            str(error).strip(),
+            _message(error),
             phase,
             "".join(traceback.format_exception(error)),
         )
@@ -143,6 +143,17 @@ class Failure:
 def root_failure(failures: Iterable[Failure]) -> Failure | None:
     """Return the one that explains the others; of equals the first."""
     return min(failures, key=lambda failure: _EXPLAINS[failure.cause], default=None)
+
+
+def _message(error: BaseException) -> str:
+    text = str(error).strip()
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"{text}. It cannot be imported there: send it along with --py-files or "
+            "spark.sparkContext.addPyFile(...), install it on them, or define what needs it in the "
+            "program itself."
+        )
+    return text
 
 
 def _cause_of(error: BaseException) -> Cause:

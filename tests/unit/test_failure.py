@@ -51,6 +51,15 @@ def test_an_error_that_names_its_worker_is_not_named_twice() -> None:
     assert (failure.message, failure.phase) == ("the process was killed", "build model")
 
 
+def test_a_module_that_workers_do_not_have() -> None:
+    """Such as that of a callback or a transformation."""
+    failure = Failure.of(ModuleNotFoundError("No module named 'mine'"), "build model")
+    assert failure.cause == "user"
+    told = str(failure.at(1, "here").error())
+    assert "in phase 'build model': ModuleNotFoundError: No module named 'mine'. It cannot" in told
+    assert "addPyFile" in told
+
+
 def test_who_computed_the_loss_is_who_is_named() -> None:
     failure = of(NonFiniteLoss("the loss became nan", 2, "host2")).at(0, "host0")
     assert str(failure.error()).startswith("Rank 2 on host2 failed in phase 'train epoch 1'")
