@@ -358,7 +358,7 @@ def test_pipeline_model_is_logged_and_predicts(
     outputs = client.get_run(tracker.run_id).outputs.model_outputs
     assert [output.model_id for output in outputs] == [info.model_id]
     loaded = mlflow.pyfunc.load_model(info.model_uri)
-    assert list(loaded.predict(pd.DataFrame({"kind": ["b", "a"]}))) == [1.0, 0.0]
+    assert loaded.predict(pd.DataFrame({"kind": ["b", "a"]}))["prediction"].tolist() == [1.0, 0.0]
     assert (tmp_path / "dfs").exists() is False or list((tmp_path / "dfs").iterdir()) == []
     folder = mlflow.artifacts.download_artifacts(info.model_uri)
     assert "pyspark==4." in (Path(folder) / "requirements.txt").read_text()
