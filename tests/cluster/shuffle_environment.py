@@ -5,9 +5,12 @@ Settings are ``master``, ``conf`` and the arguments of the scenario.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +127,16 @@ def tuning(df: DataFrame, settings: dict[str, Any], parallelism: int) -> list[st
     return [model.report["weights_hash"] for model in validator.fit(df).subModels]
 
 
+def on_disk(folders: Iterable[str]) -> dict[str, int]:
+    """Size of each file below."""
+    found = {}
+    for path in (path for folder in folders for path in Path(folder).rglob("*")):
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            if path.is_file():
+                found[path.name] = path.stat().st_size
+    return found
+
+
 def many_fits(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
     """More workers than slots; tuning one fit at a time, and two; a fit that fills the disk.
 
@@ -139,14 +152,15 @@ def many_fits(spark: SparkSession, settings: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"after": []}
 
     def look() -> None:
+        # broadcasts of models that scored go when both garbage collectors have seen them
+        gc.collect()
+        spark.sparkContext._jvm.System.gc()  # type: ignore[union-attr]
         left = shuffle_faults.wait_until_clean(spark, before, timeout_s=10.0)
-        files = [path for folder in folders for path in Path(folder).rglob("*")]
+        deadline = time.monotonic() + 5.0
+        while (sizes := on_disk(folders)) and time.monotonic() < deadline:
+            time.sleep(0.2)
         found["after"].append(
-            {
-                "left": sorted(left),
-                "bytes": sum(path.stat().st_size for path in files if path.is_file()),
-                "files": sorted(path.name for path in files if path.is_file()),
-            }
+            {"left": sorted(left), "bytes": sum(sizes.values()), "files": sorted(sizes)}
         )
 
     virtual = {**settings, "workers": 3}
