@@ -289,16 +289,14 @@ def _zeros(column: TensorColumn) -> NDArray[Any]:
 
 def _by_parameters(function: Callable[..., Any]) -> dict[str, bool]:
     """What a function takes, by the names and number of its parameters."""
-    import keras
-
     if not callable(function) or isinstance(function, type):
         raise ConfigurationTypeError(
             f"transformation must be a function of a batch, {_FORMS}, or Keras layers. Got "
             f"{function!r} of type {type(function).__name__}."
         )
-    is_layer = isinstance(function, keras.layers.Layer)
     try:
-        found = inspect.signature(function.call if is_layer else function).parameters  # type: ignore[attr-defined]
+        # what Keras layers take stands in their `call`
+        found = inspect.signature(getattr(function, "call", function)).parameters
     except (TypeError, ValueError):  # functions of C have none
         return {}
     named = {name: name in found for name in ("seed", "training")}
