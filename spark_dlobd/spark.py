@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,10 @@ from spark_dlobd.errors import ConfigurationError, ResourceError
 if TYPE_CHECKING:
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
+    from pyspark.sql.types import StructType
+
+logger = logging.getLogger("spark_dlobd")
+_COLUMNAR_INPUT = "spark.sql.execution.arrow.pythonUDF.columnarInput.enabled"
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,25 @@ class WorkerPython:
     sql_setting: str | None
     named: str | None
     is_local: bool
+
+
+def let_vectors_pass(spark: SparkSession, schema: StructType) -> None:
+    """Switch off what makes a Python UDF fail beside a vector that comes straight from a file.
+
+    Spark 4.3 hands the columns of such a scan to Python UDFs as they are, and raises
+    UNSUPPORTED_DATATYPE where one of them is of a user-defined type, used or not.
+    """
+    version = tuple(int(part) for part in re.findall(r"\d+", spark.version)[:2])
+    if version < (4, 3) or '"udt"' not in schema.json():
+        return
+    if spark.conf.get(_COLUMNAR_INPUT, "true") == "false":
+        return
+    spark.conf.set(_COLUMNAR_INPUT, "false")
+    logger.warning(
+        "%s is set to false in this session: with it Spark cannot score rows that have a Vector "
+        "column and come straight from a file.",
+        _COLUMNAR_INPUT,
+    )
 
 
 def in_spark_thread(spark: SparkSession, function: Callable[[], None]) -> Callable[[], None]:

@@ -41,7 +41,7 @@ from spark_dlobd.estimators.summary import TrainingSummary
 from spark_dlobd.job.columns import TensorColumn
 from spark_dlobd.job.network import Network, OutputSpec
 from spark_dlobd.processes.worker_interpreter import prepare_workers
-from spark_dlobd.spark import cores_per_task, is_connect
+from spark_dlobd.spark import cores_per_task, is_connect, let_vectors_pass
 from spark_dlobd.training.output import Override
 from spark_dlobd.training.signature import Tensor, inputs_of
 
@@ -441,6 +441,7 @@ class DLModel(
         spark = dataset.sparkSession
         if not is_connect(spark):
             prepare_workers(spark)
+        let_vectors_pass(spark, dataset.schema)
         payload, digest = self._payload.get(spark, fitted.network)
         plan = ScoringPlan(
             digest=digest,

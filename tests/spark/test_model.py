@@ -12,6 +12,7 @@ import pytest
 from pyspark import TaskContext
 from pyspark.errors import SparkRuntimeException
 from pyspark.ml.feature import IndexToString, StringIndexer
+from pyspark.ml.functions import array_to_vector
 from pyspark.ml.linalg import DenseVector, SparseVector, Vectors
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -66,6 +67,16 @@ def arrays(spark: SparkSession) -> DataFrame:
 
 def predictions(df: DataFrame) -> list[float]:
     return [row.prediction for row in df.orderBy("id").select("prediction").collect()]
+
+
+def test_vectors_straight_from_a_file(
+    spark: SparkSession, arrays: DataFrame, tmp_path: Path
+) -> None:
+    """Spark 4.3 fails at it with every Python UDF."""
+    path = str(tmp_path / "vectors")
+    arrays.withColumn("features", array_to_vector("features")).write.parquet(path)
+    scored = sum_model().transform(spark.read.parquet(path))
+    assert predictions(scored) == [i + 10.0 * (i % 3) for i in range(10)]
 
 
 def test_classification_outputs(arrays: DataFrame) -> None:
