@@ -14,25 +14,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from benchmarks._mnist import lenet, print_result, session
-from spark_dlobd import CollectiveConfig, DLEstimator, register_backend
-from spark_dlobd.backends.collective.backend import CollectiveBackend
-
-
-class Pieces(CollectiveBackend):
-    """Ranks that time steps instead of training."""
-
-    program = "benchmarks.collective_pieces_rank"
-
-
-@dataclass(frozen=True)
-class PiecesConfig(CollectiveConfig):
-    """Options of MPI."""
-
-    backend_class: ClassVar[str] = "benchmarks.collective_pieces:Pieces"
+from benchmarks._pieces import PiecesConfig
+from spark_dlobd import DLEstimator, register_backend
 
 
 def wide() -> Any:
@@ -85,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", help="of the link between two emulated hosts, e.g. 1gbit")
     rate = parser.parse_args().rate
-    register_backend("pieces", "benchmarks.collective_pieces:PiecesConfig")
+    register_backend("pieces", "benchmarks._pieces:PiecesConfig")
     with cluster(rate) as spark:
         found = {
             name: measure(spark, model, rate)

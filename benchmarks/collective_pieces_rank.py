@@ -46,7 +46,9 @@ class InPieces:
         averaged = list(gradients)
         for index, piece in enumerate(places):
             with tf.control_dependencies(begun):
-                mean = tf.numpy_function(lambda _, i=index: self._end(i), begun[index], tf.float32)
+                mean = tf.numpy_function(
+                    lambda _, i=index: self._end(i), [begun[index]], tf.float32
+                )
             mean.set_shape(flat[index].shape)
             for place, one in zip(
                 piece, split_like(mean, [gradients[place] for place in piece]), strict=True
