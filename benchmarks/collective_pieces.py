@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,11 +42,12 @@ def cluster(rate: str | None) -> Iterator[Any]:
 
     from spark_dlobd.characterize.run.hosts import EmulatedHosts
 
-    with EmulatedHosts(2, rate=rate) as hosts:
+    # workers of a cluster find the benchmark's own modules
+    with EmulatedHosts(2, rate=rate, environment={"PYTHONPATH": os.getcwd()}) as hosts:
         builder = SparkSession.builder.master(hosts.master_url)
         for name, value in hosts.spark_conf().items():
             builder = builder.config(name, value)
-        with builder.config("spark.ui.enabled", "false").getOrCreate() as spark:
+        with builder.config("spark.executor.memory", "1g").getOrCreate() as spark:
             yield spark
 
 
