@@ -108,9 +108,8 @@ def let_vectors_pass(spark: SparkSession, schema: StructType) -> None:
     Spark 4.3 hands the columns of such a scan to Python UDFs as they are, and raises
     UNSUPPORTED_DATATYPE where one of them is of a user-defined type, used or not.
     """
-    version = tuple(int(part) for part in re.findall(r"\d+", spark.version)[:2])
-    if version < (4, 3) or '"udt"' not in schema.json():
-        return
+    if '"udt"' not in schema.json() or not spark.conf.isModifiable(_COLUMNAR_INPUT):
+        return  # no such column, or no such setting in this version
     if spark.conf.get(_COLUMNAR_INPUT, "true") == "false":
         return
     spark.conf.set(_COLUMNAR_INPUT, "false")

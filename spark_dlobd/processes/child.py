@@ -177,7 +177,7 @@ class ChildProcess:
         timeout_s : float, default 1
             Longest wait. A child that is stopped, or has told nothing yet, gives no stacks.
         """
-        # a child that is not set up yet would end by the signal
+        # who has told nothing may not be forked yet: it has no process id
         if not self._has_told or self.process.poll() is not None:
             return "  none: the process does not run yet, or no more"
         self._stacks = []

@@ -150,7 +150,7 @@ def _message(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
         return (
             f"{text}. It cannot be imported there: send it along with --py-files or "
-            "spark.sparkContext.addPyFile(...), install it on them, or define what needs it in the "
+            "spark.sparkContext.addPyFile(...), install it there, or define what needs it in the "
             "program itself."
         )
     return text

@@ -47,7 +47,9 @@ class PandasPipeline:
         Names the columns that are vectors, which pandas has not.
     """
 
-    def __init__(self, spark: Any, spark_model: PipelineModel, signature: ModelSignature | None):
+    def __init__(
+        self, spark: Any, spark_model: PipelineModel, signature: ModelSignature | None
+    ) -> None:
         self.spark = spark
         self.spark_model = spark_model
         self.signature = signature
