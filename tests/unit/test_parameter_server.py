@@ -313,3 +313,24 @@ def test_neighbouring_chunks_share_row_groups() -> None:
         found = list(recent.read([groups[i] for i in indices], ["label"]))
         assert len(found) == len(indices)
     assert "".join(read) == "abca"
+
+
+def test_a_call_whose_result_was_lost_on_the_way_raises() -> None:
+    """TensorFlow's own value, whose error comes while its result is fetched."""
+    import tensorflow as tf
+    from tensorflow.python.distribute.coordinator.values import RemoteValueImpl
+
+    from spark_dlobd.backends.parameter_server.coordinator import fetched
+
+    class LostOnTheWay(RemoteValueImpl):  # type: ignore[misc]
+        def _wait_and_maybe_error(self) -> None:
+            super()._wait_and_maybe_error()
+            self._set_error(tf.errors.UnavailableError(None, None, "/job:ps is gone"))
+
+    lost = LostOnTheWay(None, None)
+    lost._set_values({"rows": tf.constant(3)})
+    with pytest.raises(tf.errors.UnavailableError, match="/job:ps"):
+        fetched(lost)
+    whole = RemoteValueImpl(None, None)
+    whole._set_error(None)
+    assert fetched(whole) is None

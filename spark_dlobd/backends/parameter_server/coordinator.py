@@ -301,7 +301,7 @@ class Training:
                 chunk = order[position]
                 argument = tf.constant([epoch, chunk, hint], tf.int64)
                 value = self._cluster.coordinator.schedule(function, args=(argument,))
-                waiting[self._fetching.submit(value.fetch)] = chunk
+                waiting[self._fetching.submit(fetched, value)] = chunk
                 position += 1
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in sorted(done, key=lambda finished: waiting[finished]):
@@ -343,6 +343,16 @@ class Training:
             "servers": len(self._cluster.servers),
             **self._tally.report(),
         }
+
+
+def fetched(value: Any) -> Any:
+    """The result of a scheduled call, or what it raised.
+
+    A call that has run fails still if its result cannot be copied, and ``fetch`` gives None
+    to who came just before it was known; asked again, it raises.
+    """
+    result = value.fetch()
+    return value.fetch() if result is None else result
 
 
 def _leave_counting(optimizer: Any) -> None:
