@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from spark_dlobd.backends.pace import PaceWatch
 from spark_dlobd.backends.stall import Stalled, StallWatch
 from spark_dlobd.errors import (
     RanksNotConnectedError,
@@ -93,6 +94,10 @@ class GangState:
     watch: StallWatch | None = None
     suspect: Stalled | None = None
 
+    def __post_init__(self) -> None:
+        """Nobody is slow yet."""
+        self.pace = PaceWatch(self.size)
+
     def take(self, task: int, event: Event) -> None:
         """Note what a task told; `task` is its partition, not its rank."""
         rank = self.ranks.get(task, task)
@@ -108,7 +113,7 @@ class GangState:
             case Stacks():
                 self.stacks[rank] = event.text
             case Measured():
-                self.reporter.measured(rank, event.facts)
+                self._measured(task, rank, event.facts)
             case Met():
                 self.met.add(task)
             case Steps():
@@ -123,6 +128,14 @@ class GangState:
                 self.result = event
             case Disconnected():
                 self.gone.append(task)
+
+    def _measured(self, task: int, rank: int, facts: dict[str, Any]) -> None:
+        self.reporter.measured(rank, facts)
+        if "times" in facts:
+            host = self.hosts.get(task, "an unknown host")
+            slow = self.pace.take(rank, host, facts["times"])
+            if slow is not None:
+                self.reporter.slow(slow.rank, slow.part, str(slow))
 
     def _print(self, rank: int, line: Printed) -> None:
         if len(self.log_lines) < _KEPT_LOG_LINES:

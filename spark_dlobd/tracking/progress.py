@@ -89,7 +89,7 @@ class Activity:
         self._steps = steps_per_epoch
         self._batch_size = batch_size
         self._rate = Rate(clock)
-        self._phase = self._doing = ""
+        self._phase = self._doing = self._slow = ""
         self._metrics: dict[str, float] = {}
         self._since = clock()
 
@@ -118,6 +118,10 @@ class Activity:
     def expect(self, steps_per_epoch: int) -> None:
         """Take the number of steps of an epoch."""
         self._steps = steps_per_epoch
+
+    def slow(self, text: str) -> None:
+        """Name a rank that keeps the others waiting."""
+        self._slow = text
 
     def step(self, epoch: int, step: int, metrics: dict[str, float]) -> None:
         """One step is done."""
@@ -169,7 +173,7 @@ class Activity:
         if rate:
             left = (self.total - self.done) / rate
             facts += [f"{rate * self._batch_size:,.0f} rows/s", f"eta {_minutes(left)}"]
-        return facts
+        return [*facts, self._slow] if self._slow else facts
 
 
 def _kind(text: str) -> str:
@@ -204,6 +208,10 @@ class Display:
     def expect(self, steps_per_epoch: int) -> None:
         """Take the number of steps of an epoch."""
         self.activity.expect(steps_per_epoch)
+
+    def slow(self, text: str) -> None:
+        """Show which rank keeps the others waiting."""
+        self.activity.slow(text)
 
     def step(self, epoch: int, step: int, metrics: dict[str, float]) -> None:
         """Show one step."""

@@ -202,6 +202,22 @@ class Reporter:
         with self._lock:
             self.observed.measured(rank, facts)
 
+    def slow(self, rank: int, part: str, text: str) -> None:
+        """Warn of a rank that keeps the others waiting, and name it in the progress line.
+
+        Parameters
+        ----------
+        rank : int
+            Which.
+        part : str
+            Where it loses most: ``"input"`` or ``"compute"``.
+        text : str
+            The warning.
+        """
+        self.warn(text)
+        with self._lock:
+            self._show("slow", f"rank {rank} slow ({part})")
+
     def log(self, rank: int, host: str, text: str) -> None:
         """Keep and pass on what a worker printed or logged."""
         level = logging.INFO if self.verbose else logging.DEBUG

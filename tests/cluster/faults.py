@@ -59,6 +59,19 @@ class KillExecutor(At):
         time.sleep(60)
 
 
+class Slow(keras.callbacks.Callback):  # type: ignore[misc]
+    """Takes its time on one rank in every step."""
+
+    def __init__(self, rank: int, seconds: float) -> None:
+        super().__init__()
+        self._rank = rank
+        self._seconds = seconds
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if own_rank() == self._rank:
+            time.sleep(self._seconds)
+
+
 class Touch(keras.callbacks.Callback):  # type: ignore[misc]
     """Tells the test that training is under way, then makes it last."""
 

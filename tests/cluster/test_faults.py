@@ -179,6 +179,14 @@ def test_rank_that_keeps_the_others_waiting(blobs: DataFrame, backend: str) -> N
     assert "in act\n" in told.partition("Python stacks of rank 1:")[2]
 
 
+def test_a_slow_rank_is_named(blobs: DataFrame) -> None:
+    est = estimator("collective", faults.Slow(rank=1, seconds=0.7), batchSize=80)
+    (warning,) = est.fit(blobs).report["warnings"]
+    assert warning.startswith(f"Rank 1 on {socket.gethostname()} (127.0.0.1) keeps the others")
+    assert "in epoch 1 it needed" in warning
+    assert "it loses most in computing" in warning
+
+
 def test_a_taken_port_is_passed_over(blobs: DataFrame) -> None:
     with socket.socket() as taken:
         taken.bind(("", 0))
